@@ -1,0 +1,67 @@
+"""Sourced answers over product catalogues.
+
+>>> from ragqa import Answerer
+>>> answerer = Answerer.from_pretrained("indexes/demo")              # doctest: +SKIP
+>>> answerer.ask("What is the description of ...?").sources[0].title  # doctest: +SKIP
+
+The names below are loaded when first used: ``import ragqa`` itself imports neither torch nor any other
+large package.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Answer": "ragqa.records",
+    "Answerer": "ragqa.answerer",
+    "AnswerSettings": "ragqa.settings",
+    "CleaningReport": "ragqa.catalogue.clean",
+    "CleaningSettings": "ragqa.settings",
+    "Product": "ragqa.records",
+    "RagqaError": "ragqa.errors",
+    "Source": "ragqa.records",
+    "build_index": "ragqa.index.build",
+    "open_index": "ragqa.index.storage",
+    "prepare": "ragqa.catalogue.export",
+}
+
+__all__ = [
+    "Answer",
+    "AnswerSettings",
+    "Answerer",
+    "CleaningReport",
+    "CleaningSettings",
+    "Product",
+    "RagqaError",
+    "Source",
+    "build_index",
+    "open_index",
+    "prepare",
+]
+
+if TYPE_CHECKING:
+    from ragqa.answerer import Answerer
+    from ragqa.catalogue.clean import CleaningReport
+    from ragqa.catalogue.export import prepare
+    from ragqa.errors import RagqaError
+    from ragqa.index.build import build_index
+    from ragqa.index.storage import open_index
+    from ragqa.records import Answer, Product, Source
+    from ragqa.settings import AnswerSettings, CleaningSettings
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module on first use (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

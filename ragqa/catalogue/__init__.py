@@ -1,0 +1,1 @@
+"""Rows of any format -> cleaned products -> a memory-mapped store."""

@@ -1,0 +1,192 @@
+"""A catalogue, read, cleaned and written: to a store for an index, or to a file for use elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ragqa.catalogue.clean import Cleaner, CleaningReport
+from ragqa.catalogue.read import Catalogue, ReadOptions
+from ragqa.catalogue.store import to_batch
+from ragqa.errors import CatalogueError, InputError
+from ragqa.files import HashingFile, replacing, write_json
+from ragqa.progress import progress_bar
+from ragqa.records import Product
+from ragqa.settings import CleaningSettings
+
+_BLOCK: Final = 4096
+
+# The question the original study asked; `prepare --pairs` uses it unless another is given.
+PAIR_TEMPLATE: Final = "Qual é a descrição deste produto: {title}?"
+
+
+def clean_catalogue(
+    catalogue: Catalogue,
+    settings: CleaningSettings,
+    sink: Callable[[Sequence[Product]], None],
+    limit: int | None = None,
+) -> CleaningReport:
+    """Stream a catalogue through the cleaner into `sink`.
+
+    Args:
+        catalogue: where the rows come from.
+        settings: how they are cleaned.
+        sink: takes the products, a block at a time, in order.
+        limit: stop after this many products.
+
+    Returns:
+        What was read, kept and dropped.
+
+    Raises:
+        CatalogueError: the catalogue cannot be read, or no product remains.
+    """
+    started = time.perf_counter()
+    report = CleaningReport(source=catalogue.name)
+    cleaner = Cleaner(settings, report)
+    rows = catalogue.rows()
+    with progress_bar("cleaning", catalogue.total_bytes, "B", scale=True) as bar:
+        while block := list(itertools.islice(rows, _BLOCK)):
+            products = cleaner.clean(block)
+            if limit is not None and report.kept >= limit:
+                keep = len(products) - (report.kept - limit)
+                report.kept = limit
+                sink(products[:keep])
+                break
+            sink(products)
+            bar.update(catalogue.read_bytes - bar.n if catalogue.total_bytes else len(block))
+        if catalogue.total_bytes and (limit is None or report.kept < limit):
+            bar.update(catalogue.total_bytes - bar.n)
+    report.columns = catalogue.columns
+    report.malformed, report.malformed_count = catalogue.malformed, catalogue.malformed_count
+    report.seconds = time.perf_counter() - started
+    if not report.read:
+        raise CatalogueError(
+            f"{catalogue.name}: no rows in it"
+            + (f" but {report.malformed_count} malformed ones" if report.malformed_count else "")
+        )
+    if not report.kept:
+        raise CatalogueError(
+            f"{catalogue.name}: none of its {report.read} rows has both a title and a description "
+            f"(columns taken: {report.columns}); name others with --title-column and --text-column"
+        )
+    return report
+
+
+class _Sink(Protocol):
+    def __call__(self, products: Sequence[Product]) -> None: ...
+
+
+def _records(products: Sequence[Product], template: str | None) -> Iterator[dict[str, str]]:
+    for product in products:
+        record = {"id": product.id, "title": product.title, "description": product.description}
+        if template is not None:
+            record["prompt"] = template.replace("{title}", product.title)
+            record["response"] = product.description
+        yield record
+
+
+@contextmanager
+def _jsonl_sink(file: HashingFile, template: str | None) -> Iterator[_Sink]:
+    def sink(products: Sequence[Product]) -> None:
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in _records(products, template))
+        file.write("".join(lines).encode())
+
+    yield sink
+
+
+@contextmanager
+def _csv_sink(file: HashingFile, template: str | None) -> Iterator[_Sink]:
+    names = ["id", "title", "description"] + (["prompt", "response"] if template is not None else [])
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+
+    def sink(products: Sequence[Product]) -> None:
+        writer.writerows(_records(products, template))
+        file.write(buffer.getvalue().encode())
+        buffer.seek(0)
+        buffer.truncate()
+
+    yield sink
+    sink([])
+
+
+@contextmanager
+def _parquet_sink(file: HashingFile, template: str | None) -> Iterator[_Sink]:
+    writer: Any = None
+
+    def sink(products: Sequence[Product]) -> None:
+        nonlocal writer
+        batch = to_batch(products)
+        if template is not None:
+            prompts = [record["prompt"] for record in _records(products, template)]
+            batch = pa.record_batch(
+                [*batch.columns, pa.array(prompts, pa.string()), batch.column("description")],
+                names=[*batch.schema.names, "prompt", "response"],
+            )
+        if writer is None:
+            writer = pq.ParquetWriter(file, batch.schema, compression="zstd")
+        writer.write_batch(batch, row_group_size=_BLOCK)
+
+    yield sink
+    if writer is not None:
+        writer.close()
+
+
+_SINKS: Final[dict[str, Callable[[HashingFile, str | None], AbstractContextManager[_Sink]]]] = {
+    ".jsonl": _jsonl_sink,
+    ".csv": _csv_sink,
+    ".parquet": _parquet_sink,
+}
+
+
+def prepare(
+    source: Any,
+    out: str | Path,
+    *,
+    options: ReadOptions | None = None,
+    cleaning: CleaningSettings | None = None,
+    pairs: bool = False,
+    template: str = PAIR_TEMPLATE,
+    limit: int | None = None,
+) -> CleaningReport:
+    """Clean a catalogue and save it for use elsewhere, with a report beside it.
+
+    Args:
+        source: a path, a Hub data set's name, a `datasets` data set, or an iterable of mappings.
+        out: the file to write, ``.parquet``, ``.csv`` or ``.jsonl``; columns id, title, description. It
+            appears whole or not at all. The report is written to ``<out>.report.json``.
+        options: columns, encoding, what to do with malformed rows.
+        cleaning: how texts are cleaned.
+        pairs: add the columns prompt and response, a question made from the title and its answer.
+        template: the question, with ``{title}`` in it.
+        limit: stop after this many products.
+
+    Raises:
+        CatalogueError: the catalogue cannot be read or holds nothing usable.
+        InputError: `out` has another ending, or `template` lacks ``{title}``.
+        StorageError: `out` cannot be written.
+    """
+    path = Path(out)
+    if path.suffix not in _SINKS:
+        raise InputError(f"{path}: the ending {path.suffix!r} is not known; accepted are {', '.join(_SINKS)}")
+    if pairs and "{title}" not in template:
+        raise InputError(f"the template {template!r} has no {{title}} in it")
+    catalogue = Catalogue(source, options)
+    with (
+        replacing(path) as file,
+        _SINKS[path.suffix](file, template if pairs else None) as sink,
+    ):
+        report = clean_catalogue(catalogue, cleaning or CleaningSettings(), sink, limit)
+    write_json(path.with_name(path.name + ".report.json"), report.to_dict())
+    return report

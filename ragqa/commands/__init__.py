@@ -1,0 +1,1 @@
+"""The sub-commands of `ragqa`: each module has `add_arguments`, `run`, and an example."""

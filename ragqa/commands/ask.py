@@ -1,0 +1,125 @@
+"""Answer a question from a product index, with its sources; without a question, one after the other.
+
+Questions may be in English, Portuguese or Spanish and name the product exactly, in part, or mistyped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from typing import Any
+
+from ragqa.commands.options import add_common, add_device
+from ragqa.errors import RagqaError
+from ragqa.models import DEFAULT_GENERATOR
+from ragqa.records import Answer
+from ragqa.settings import AnswerSettings
+
+EXAMPLE = (
+    'example: python -m ragqa.ask indexes/demo "Qual é a descrição deste produto: Rede de Dormir Casal Maracatu, Azul?"'
+)
+AFTER_INTERRUPT = "nothing was left behind"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `ragqa ask`."""
+    default = AnswerSettings()
+    parser.add_argument("index", metavar="INDEX", help="an index folder, a saved Answerer, or a Hub id")
+    parser.add_argument("question", metavar="QUESTION", nargs="*", help="one or more questions")
+    parser.add_argument("--json", action="store_true", help="one JSON object a question")
+    parser.add_argument("--show-prompt", action="store_true", help="also print what the generator was given")
+    parser.add_argument("--top-k", type=int, default=None, help=f"sources to show (default: {default.top_k})")
+    parser.add_argument("--context-products", type=int, help=f"of them in the prompt (default: {default.context_products})")
+    parser.add_argument("--context-tokens", type=int, help=f"limit of the prompt (default: {default.context_tokens})")
+    parser.add_argument("--max-new-tokens", type=int, help=f"limit of the answer (default: {default.max_new_tokens})")
+    parser.add_argument(
+        "--max-question-chars", type=int, help=f"longer questions are refused (default: {default.max_question_chars})"
+    )
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        help=f"abstain below this probability of the right product (default: {default.min_confidence})",
+    )
+    parser.add_argument(
+        "--decoding",
+        choices=("auto", "extractive", "free"),
+        help="extractive: the source's own words; free: the generator writes (default: auto, free with an adapter)",
+    )
+    parser.add_argument("--batch-size", type=int, help=f"prompts read at once (default: {default.batch_size})")
+    parser.add_argument("--generator", metavar="ID", help=f"a causal language model (default: {DEFAULT_GENERATOR})")
+    parser.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter for it")
+    parser.add_argument("--embedder", metavar="ID", help="where the index's embedder lies now, if it moved")
+    parser.add_argument(
+        "--verify", choices=("auto", "full", "sizes"), default="auto", help="how the index is checked (default: auto)"
+    )
+    add_device(parser)
+    add_common(parser)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Run `ragqa ask`."""
+    settings = {
+        name: getattr(chosen, name) for name in AnswerSettings.__slots__ if getattr(chosen, name, None) is not None
+    }
+    checked = AnswerSettings.from_dict(settings)
+    from ragqa.answerer import Answerer
+
+    answerer = Answerer.from_pretrained(
+        chosen.index,
+        generator=chosen.generator,
+        adapter=chosen.adapter,
+        embedder=chosen.embedder,
+        device=chosen.device,
+        dtype=chosen.dtype,
+        verify=chosen.verify,
+    )
+    explicit = checked.to_dict() if not (settings == {}) else {}
+    if chosen.question:
+        for answer in answerer.ask_many(chosen.question, **explicit):
+            _print(answer, chosen)
+        return 0
+    return _converse(answerer, explicit, chosen)
+
+
+def _converse(answerer: Any, settings: dict[str, Any], chosen: argparse.Namespace) -> int:
+    """Read questions from stdin, a line each, until its end; a bad one is told and passed over."""
+    asking = sys.stdin.isatty()
+    if asking:
+        print(f"{len(answerer.index):,} products. A question a line; Ctrl-D ends.", file=sys.stderr)
+    status = 0
+    while True:
+        if asking:
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return status
+        if not line.strip():
+            continue
+        try:
+            _print(answerer.ask(line, **settings), chosen)
+        except RagqaError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 0 if asking else 2
+
+
+def _print(answer: Answer, chosen: argparse.Namespace) -> None:
+    if chosen.json:
+        shown = answer.to_dict()
+        if not chosen.show_prompt:
+            del shown["prompt"]
+        print(json.dumps(shown, ensure_ascii=False), flush=True)
+        return
+    if chosen.show_prompt and answer.prompt:
+        print(f"--- prompt\n{answer.prompt}\n--- answer")
+    print(f"Q: {answer.question}")
+    print(textwrap.fill(f"A: {answer.text}", 100, subsequent_indent="   ", break_long_words=False))
+    took = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in answer.timings.items())
+    print(f"   confidence {answer.confidence:.2f}; {took}")
+    print("   near products:" if answer.abstained else "   sources:")
+    for number, source in enumerate(answer.sources, 1):
+        mark = "*" if source.cited else " "
+        exact = ", exact title" if source.exact else ""
+        print(f"   {mark} [{number}] {source.title}  ({source.id}, score {source.score:.2f}{exact})")
+    print(flush=True)

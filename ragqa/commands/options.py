@@ -1,0 +1,68 @@
+"""Options that several commands share, under one name each."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ragqa.catalogue.read import FORMATS, ReadOptions
+from ragqa.settings import CleaningSettings
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """--quiet."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
+
+
+def add_catalogue(parser: argparse.ArgumentParser) -> None:
+    """The catalogue, how it is read and how it is cleaned."""
+    defaults = CleaningSettings()
+    parser.add_argument("catalogue", metavar="CATALOGUE", help=FORMATS)
+    group = parser.add_argument_group("reading and cleaning")
+    for part in ("id", "title", "text"):
+        group.add_argument(
+            f"--{part}-column", metavar="NAME", help=f"column of the {part} (default: the usual names are tried)"
+        )
+    group.add_argument("--encoding", default="utf-8", help="of text files (default: utf-8)")
+    group.add_argument(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help="at a malformed row: stop, or skip and count it (default: stop)",
+    )
+    group.add_argument("--limit", type=int, metavar="N", help="take only the first N products")
+    group.add_argument("--lowercase", action="store_true", help="lower-case all text")
+    group.add_argument(
+        "--max-title-chars", type=int, default=defaults.max_title_chars, metavar="N", help="(default: %(default)s)"
+    )
+    group.add_argument(
+        "--max-description-chars", type=int, default=defaults.max_description_chars, metavar="N",
+        help="(default: %(default)s)",
+    )  # fmt: skip
+
+
+def catalogue_arguments(chosen: argparse.Namespace) -> dict[str, Any]:
+    """`options`, `cleaning` and `limit` for `prepare` and `build_index`."""
+    return {
+        "options": ReadOptions(
+            id_column=chosen.id_column,
+            title_column=chosen.title_column,
+            text_column=chosen.text_column,
+            encoding=chosen.encoding,
+            on_error=chosen.on_error,
+        ),
+        "cleaning": CleaningSettings(
+            lowercase=chosen.lowercase,
+            max_title_chars=chosen.max_title_chars,
+            max_description_chars=chosen.max_description_chars,
+        ),
+        "limit": chosen.limit,
+    }
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device and --dtype."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    parser.add_argument(
+        "--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto, the fastest here)"
+    )

@@ -1,0 +1,70 @@
+"""Every error that ragqa raises on purpose.
+
+::
+
+    RagqaError
+    ├── InputError                 something the caller gave: a file, a row, an option, a question
+    │   ├── CatalogueError         a catalogue cannot be read, or holds nothing usable
+    │   └── QuestionError          a question is empty or too long
+    ├── ModelError                 a model is unknown, unreachable or unfit
+    ├── ProductIndexError          a product index on disk
+    │   ├── IndexNotFoundError     no index there, or none finished
+    │   ├── IndexMismatchError     made by another format version or another embedder
+    │   └── IndexDamagedError      a part is missing, cut short or changed
+    ├── StorageError               the disk: full, read-only, unwritable
+    ├── BusyError                  another process is writing there
+    └── MissingDependencyError     an optional or clashing package
+
+Each message is one line that says what was wrong, where, what is accepted, and how to mend it. The command
+line prints it and exits with status 2.
+"""
+
+from __future__ import annotations
+
+
+class RagqaError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class InputError(RagqaError, ValueError):
+    """Something the caller gave cannot be used."""
+
+
+class CatalogueError(InputError):
+    """A catalogue cannot be read, or holds nothing usable."""
+
+
+class QuestionError(InputError):
+    """A question is empty or longer than the limit."""
+
+
+class ModelError(RagqaError):
+    """A model is unknown, unreachable or unfit for its use."""
+
+
+class ProductIndexError(RagqaError):
+    """A product index on disk cannot be used."""
+
+
+class IndexNotFoundError(ProductIndexError):
+    """There is no index at that place, or none that was finished."""
+
+
+class IndexMismatchError(ProductIndexError):
+    """The index was made by another format version or another embedder."""
+
+
+class IndexDamagedError(ProductIndexError):
+    """A part of the index is missing, cut short or changed."""
+
+
+class StorageError(RagqaError):
+    """The disk is full, read-only, or the folder cannot be written."""
+
+
+class BusyError(RagqaError):
+    """Another process is writing to the same folder."""
+
+
+class MissingDependencyError(RagqaError, ImportError):
+    """A package that is needed is missing, or two packages clash."""

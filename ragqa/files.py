@@ -1,0 +1,173 @@
+"""Writing and checking files: the only place where results reach the disk.
+
+Everything that is kept goes through `HashingFile` (size and SHA-256 come with the writing, the file is
+flushed to disk when closed) and becomes visible by a rename, so that a reader sees a whole file or none.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from ragqa.errors import StorageError
+
+_CHUNK = 1 << 22
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors about `path` into one clear line.
+
+    Raises:
+        StorageError: the disk is full, the place is read-only or may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or path
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StorageError(
+                f"no space left to write {place} ({_free(path)} free there); "
+                "free some, or choose another place with --out, and run the same command again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StorageError(
+                f"cannot write {place} ({error.strerror}); choose a folder of yours with --out"
+            ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO):
+            raise StorageError(
+                f"cannot write {place} ({error.strerror}); choose another place with --out"
+            ) from error
+        raise
+
+
+def _free(path: Path) -> str:
+    place = path.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return f"{shutil.disk_usage(place).free / 1e6:,.0f} MB"
+
+
+class HashingFile:
+    """A new binary file that knows its size and SHA-256, and is on the disk once closed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._digest = hashlib.sha256()
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = path.open("xb")
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file was closed (asked by Arrow)."""
+        return self._file.closed
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of what was written so far, in hexadecimal."""
+        return self._digest.hexdigest()
+
+    def write(self, data: Any) -> int:
+        """Append `data`, any object with a contiguous buffer; returns its length in bytes."""
+        view = memoryview(data).cast("B")
+        with storage_errors(self.path):
+            self._file.write(view)
+        self._digest.update(view)
+        self.size += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self.size
+
+    def flush(self) -> None:
+        """Hand buffered bytes to the operating system."""
+        with storage_errors(self.path):
+            self._file.flush()
+
+    def writable(self) -> bool:
+        """Always true (asked by Arrow and by text wrappers)."""
+        return True
+
+    def readable(self) -> bool:
+        """Always false."""
+        return False
+
+    def seekable(self) -> bool:
+        """Always false: what was written stays as it was hashed."""
+        return False
+
+    def close(self) -> None:
+        """Flush to disk and close."""
+        if self._file.closed:
+            return
+        with storage_errors(self.path):
+            try:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            finally:
+                self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._file.close()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[HashingFile]:
+    """Write a file beside `path` and put it in its place when the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    file = HashingFile(temporary)
+    try:
+        with file:
+            yield file
+        with storage_errors(path):
+            temporary.replace(path)
+            sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> tuple[int, str]:
+    """Write `value` as readable JSON, atomically; returns (size in bytes, SHA-256)."""
+    with replacing(path) as file:
+        file.write((json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
+    return file.size, file.sha256
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, where the system can (POSIX)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_CHUNK):
+            digest.update(block)
+    return digest.hexdigest()

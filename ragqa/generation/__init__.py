@@ -1,0 +1,1 @@
+"""Candidates -> prompt -> answer: one prompt template, used by answering and by training."""

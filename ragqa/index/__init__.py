@@ -1,0 +1,1 @@
+"""A product index on disk: manifest, generations, checksums; how it is built and opened."""

@@ -1,0 +1,262 @@
+"""Building an index: catalogue -> cleaned products -> title embeddings -> FAISS -> a new generation.
+
+The work stands in ``.partial`` until it is whole. Embeddings are written a block at a time; a build that
+was interrupted goes on after the last whole block, if catalogue, settings and embedder are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+import ragqa
+from ragqa.catalogue.clean import CleaningReport
+from ragqa.catalogue.export import clean_catalogue
+from ragqa.catalogue.read import Catalogue, ReadOptions
+from ragqa.catalogue.store import ProductStore, StoreWriter
+from ragqa.errors import InputError
+from ragqa.files import HashingFile, replacing, sha256_of, storage_errors, write_json
+from ragqa.index.lock import writing_lock
+from ragqa.index.storage import (
+    CLEANING,
+    CONFIDENCE,
+    FORMAT_VERSION,
+    PRODUCTS,
+    TITLES,
+    VECTORS,
+    ProductIndex,
+    open_index,
+    publish,
+)
+from ragqa.models import DEFAULT_EMBEDDER, load_embedder
+from ragqa.progress import progress_bar, say
+from ragqa.retrieval.dense import DenseIndex, import_faiss
+from ragqa.retrieval.embed import Embedder, SentenceEmbedder
+from ragqa.retrieval.retriever import Retriever
+from ragqa.retrieval.titles import TitleTable
+from ragqa.settings import CleaningSettings
+
+_BLOCK: Final = 8192
+_KEY: Final = "key.json"
+_PACKAGES: Final = ("sentence-transformers", "transformers", "torch", "faiss-cpu", "faiss-gpu", "numpy", "pyarrow")
+
+
+def build_index(
+    source: Any,
+    out: str | Path,
+    *,
+    embedder: str = DEFAULT_EMBEDDER,
+    device: str = "auto",
+    dtype: str = "auto",
+    options: ReadOptions | None = None,
+    cleaning: CleaningSettings | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> ProductIndex:
+    """Build a product index, or go on with one that was interrupted.
+
+    Args:
+        source: a path, a Hub data set's name, a `datasets` data set, or an iterable of mappings.
+        out: the index folder, for example ``indexes/demo``. Readers see the old index until the new one
+            is whole.
+        embedder: a sentence-transformers model: a Hub id or a local folder.
+        device, dtype: where and in which number format titles are embedded.
+        options: columns, encoding, what to do with malformed rows.
+        cleaning: how texts are cleaned.
+        limit: take only this many products.
+        seed: chooses the questions on which the confidence is fitted.
+
+    Returns:
+        The index, opened.
+
+    Raises:
+        InputError: the catalogue cannot be used.
+        ModelError: the embedder cannot be found or loaded.
+        StorageError, BusyError: `out` cannot be written, or another process is writing there.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit must be at least 1, not {limit}")
+    started = time.perf_counter()
+    path = Path(out)
+    settings = cleaning or CleaningSettings()
+    catalogue = Catalogue(source, options)
+    import_faiss()
+    model, model_source = load_embedder(embedder, device, dtype)
+    say(f"embedder {model_source}, {model.device}, {str(model.dtype).removeprefix('torch.')}")
+    encoder = SentenceEmbedder(model)
+    new = not path.exists()
+    with writing_lock(path):
+        try:
+            partial = path / ".partial"
+            embedded_by = model_source.to_dict() | {"dtype": str(model.dtype).removeprefix("torch.")}
+            key = {
+                "format_version": FORMAT_VERSION,
+                "cleaning": settings.to_dict(),
+                "options": _options_key(catalogue.options),
+                "embedder": embedded_by,
+                "limit": limit,
+                "catalogue": catalogue.fingerprint(),
+            }
+            seconds: dict[str, float] = {}
+            report = _clean(catalogue, settings, partial, key, limit, seconds)
+            store = ProductStore(partial / PRODUCTS)
+            dense = _embed(store, encoder, partial, seconds)
+            parts = {PRODUCTS: _part(partial / PRODUCTS), CLEANING: _part(partial / CLEANING)}
+            parts |= _write_parts(partial, store, dense, encoder, seed, seconds)
+            seconds["total"] = round(time.perf_counter() - started, 3)
+            manifest = {
+                "format_version": FORMAT_VERSION,
+                "kind": "ragqa product index",
+                "catalogue": {"name": catalogue.name, "sha256": key["catalogue"], "columns": report["columns"]},
+                "count": len(store),
+                "dimension": dense.dimension,
+                "metric": "cosine (inner product of unit vectors)",
+                "faiss": "Flat",
+                "embedder": embedded_by,
+                "cleaning": settings.to_dict(),
+                "limit": limit,
+                "seed": seed,
+                "parts": parts,
+                "content_sha256": _content_hash(parts),
+                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "seconds": seconds,
+                "versions": _versions(),
+            }
+            store.close()
+            (partial / _KEY).unlink()
+            publish(path, partial, manifest)
+        except BaseException:
+            if new:
+                _leave_no_trace(path)
+            raise
+    return open_index(path, verify="sizes")
+
+
+def _options_key(options: ReadOptions) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in options.__slots__}
+
+
+def _leave_no_trace(path: Path) -> None:
+    """Take away a folder this build made, unless work worth going on with stands in it."""
+    if not (path / ".partial" / _KEY).exists():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _clean(
+    catalogue: Catalogue,
+    settings: CleaningSettings,
+    partial: Path,
+    key: dict[str, Any],
+    limit: int | None,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Clean the catalogue into ``.partial``, unless an interrupted build with the same key has done so."""
+    key_file = partial / _KEY
+    with contextlib.suppress(OSError, ValueError):
+        if key["catalogue"] and json.loads(key_file.read_text("utf-8")) == key:
+            say("going on with the interrupted build")
+            report: dict[str, Any] = json.loads((partial / CLEANING).read_text("utf-8"))
+            seconds["clean"] = report["seconds"]
+            return report
+    with storage_errors(partial):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    try:
+        with StoreWriter(partial / PRODUCTS) as writer:
+            done: CleaningReport = clean_catalogue(catalogue, settings, writer.add, limit)
+        say(done.table())
+        write_json(partial / CLEANING, done.to_dict())
+        write_json(key_file, key)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    seconds["clean"] = round(done.seconds, 3)
+    return done.to_dict()
+
+
+def _embed(store: ProductStore, encoder: Embedder, partial: Path, seconds: dict[str, float]) -> DenseIndex:
+    """Embed all titles in blocks, each kept on disk until the index is whole."""
+    started = time.perf_counter()
+    dense = DenseIndex.empty(encoder.dimension)
+    with progress_bar("embedding", len(store), "titles") as bar:
+        for start in range(0, len(store), _BLOCK):
+            stop = min(start + _BLOCK, len(store))
+            file = partial / f"block-{start:010d}.npy"
+            vectors = _finished_block(file, (stop - start, encoder.dimension))
+            if vectors is None:
+                vectors = encoder.embed_titles(store.column("title", start, stop), bar.update)
+                with replacing(file) as out:
+                    np.save(_Writable(out), vectors, allow_pickle=False)
+            else:
+                bar.update(stop - start)
+                bar.unpause()
+            dense.add(vectors)
+    seconds["embed"] = round(time.perf_counter() - started, 3)
+    return dense
+
+
+class _Writable:
+    """What `numpy.save` asks of a file: nothing but `write`."""
+
+    def __init__(self, file: HashingFile) -> None:
+        self.write: Callable[[Any], int] = file.write
+
+
+def _finished_block(file: Path, shape: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+    with contextlib.suppress(OSError, ValueError):
+        vectors: np.ndarray[Any, np.dtype[np.float32]] = np.load(file, allow_pickle=False)
+        if vectors.shape == shape and vectors.dtype == np.float32:
+            return vectors
+    return None
+
+
+def _write_parts(
+    partial: Path, store: ProductStore, dense: DenseIndex, encoder: Embedder, seed: int, seconds: dict[str, float]
+) -> dict[str, dict[str, Any]]:
+    """Write vectors, titles and confidence; the blocks of embeddings are removed."""
+    started = time.perf_counter()
+    for name in (VECTORS, TITLES, CONFIDENCE):
+        (partial / name).unlink(missing_ok=True)
+    titles = TitleTable.build(product.title for product in store)
+    parts = {}
+    with HashingFile(partial / VECTORS) as file:
+        dense.save(file)
+    parts[VECTORS] = {"size": file.size, "sha256": file.sha256}
+    with HashingFile(partial / TITLES) as file:
+        titles.save(file)
+    parts[TITLES] = {"size": file.size, "sha256": file.sha256}
+    confidence = Retriever(store, dense, titles, encoder).fit_confidence(seed=seed)
+    size, sha256 = write_json(partial / CONFIDENCE, confidence.to_dict())
+    parts[CONFIDENCE] = {"size": size, "sha256": sha256}
+    for block in partial.glob("block-*.npy"):
+        block.unlink()
+    seconds["index"] = round(time.perf_counter() - started, 3)
+    return parts
+
+
+def _part(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def _content_hash(parts: dict[str, dict[str, Any]]) -> str:
+    """One hash over what answers depend on; the cleaning report, which holds a time, is left out."""
+    named = "".join(f"{name}\0{parts[name]['sha256']}\n" for name in sorted(parts) if name != CLEANING)
+    return hashlib.sha256(named.encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "ragqa": ragqa.__version__}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

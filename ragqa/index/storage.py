@@ -1,0 +1,199 @@
+"""The index folder: immutable generations, one pointer to the live one, a manifest with hashes.
+
+::
+
+    indexes/demo/
+        CURRENT              the name of the live generation
+        g000001/
+            manifest.json    format version, embedder, dimension, counts, size and SHA-256 of every part
+            products.arrow   id, title, description (Arrow IPC)
+            vectors.faiss    unit vectors of the titles (FAISS)
+            titles.bin       exact-title look-up (uint64 hashes and rows)
+            confidence.json  the model behind `Answer.confidence`
+            cleaning.json    what cleaning dropped, and why
+        .partial/            an unfinished build; the same command goes on from it
+        .lock                held by the one process that writes
+
+A generation is never changed. A build writes a new one, its manifest last, and then replaces ``CURRENT``:
+a reader sees the old index or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from ragqa.catalogue.store import ProductStore
+from ragqa.errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError
+from ragqa.files import replacing, sha256_of, storage_errors, sync_folder, write_json
+from ragqa.retrieval.confidence import Confidence
+from ragqa.retrieval.dense import DenseIndex
+from ragqa.retrieval.titles import TitleTable
+
+FORMAT_VERSION: Final = 1
+CURRENT: Final = "CURRENT"
+MANIFEST: Final = "manifest.json"
+PRODUCTS: Final = "products.arrow"
+VECTORS: Final = "vectors.faiss"
+TITLES: Final = "titles.bin"
+CONFIDENCE: Final = "confidence.json"
+CLEANING: Final = "cleaning.json"
+PARTS: Final = (PRODUCTS, VECTORS, TITLES, CONFIDENCE, CLEANING)
+
+Verify = Literal["auto", "full", "sizes"]
+_FULL_BELOW: Final = 2_000_000_000
+_KEPT: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ProductIndex:
+    """An opened index.
+
+    Attributes:
+        folder: the generation it was opened from.
+        manifest: its manifest.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    store: ProductStore
+    dense: DenseIndex
+    titles: TitleTable
+    confidence: Confidence
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+
+def live_generation(path: Path) -> Path:
+    """The folder of the live generation of the index at `path`.
+
+    Raises:
+        IndexNotFoundError: there is none.
+    """
+    build = f"build it: python -m ragqa.build_index CATALOGUE --out {path}"
+    if not path.is_dir():
+        raise IndexNotFoundError(f"{path}: no such index; {build}")
+    try:
+        name = (path / CURRENT).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        hint = "its build was not finished; run the same build_index command again" if (path / ".partial").exists() else build
+        raise IndexNotFoundError(f"{path}: no finished index in this folder; {hint}") from None
+    if not _is_generation(name) or not (path / name).is_dir():
+        raise IndexDamagedError(f"{path}: {CURRENT} names {name[:40]!r}, which is not there; {build}")
+    return path / name
+
+
+def _is_generation(name: str) -> bool:
+    return len(name) >= 7 and name[0] == "g" and name[1:].isascii() and name[1:].isdigit()
+
+
+def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:
+    """Open a product index and check it.
+
+    Args:
+        path: the index folder.
+        verify: "sizes" compares the sizes of all parts with the manifest; "full" their SHA-256 as well;
+            "auto" is full below 2 GB.
+
+    Raises:
+        IndexNotFoundError: there is no finished index.
+        IndexMismatchError: it was written by another format version.
+        IndexDamagedError: a part is missing, cut short or changed, or the parts' counts differ.
+    """
+    folder = live_generation(Path(path))
+    manifest = read_manifest(folder)
+    _check_parts(folder, manifest["parts"], verify)
+    store = ProductStore(folder / PRODUCTS)
+    dense = DenseIndex.load(folder / VECTORS)
+    titles = TitleTable.load(folder / TITLES)
+    counts = {"products": len(store), "vectors": len(dense), "titles": len(titles), "manifest": manifest["count"]}
+    if len(set(counts.values())) != 1 or dense.dimension != manifest["dimension"]:
+        raise IndexDamagedError(
+            f"{folder}: its parts do not belong together ({counts}, dimension {dense.dimension} "
+            f"against {manifest['dimension']}); build the index anew"
+        )
+    confidence = Confidence.from_dict(json.loads((folder / CONFIDENCE).read_text("utf-8")))
+    return ProductIndex(folder, manifest, store, dense, titles, confidence)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a generation, checked for its format version.
+
+    Raises:
+        IndexDamagedError: it is missing or not what this program writes.
+        IndexMismatchError: it has another format version.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        version = manifest["format_version"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise IndexDamagedError(f"{path}: not a readable manifest; build the index anew") from error
+    if version != FORMAT_VERSION:
+        raise IndexMismatchError(
+            f"{folder.parent}: index format {version!r}, this ragqa reads format {FORMAT_VERSION}; build it anew: "
+            f"python -m ragqa.build_index CATALOGUE --out {folder.parent}"
+        )
+    wanted = {"parts": dict, "count": int, "dimension": int, "embedder": dict}
+    wrong = [name for name, kind in wanted.items() if not isinstance(manifest.get(name), kind)]
+    if wrong or not _whole_parts(manifest["parts"]):
+        raise IndexDamagedError(f"{path}: {', '.join(wrong) or 'parts'} missing or wrong; build the index anew")
+    return dict(manifest)
+
+
+def _whole_parts(parts: dict[str, Any]) -> bool:
+    return set(PARTS) <= set(parts) and all(
+        isinstance(part, dict) and isinstance(part.get("size"), int) and isinstance(part.get("sha256"), str)
+        for part in parts.values()
+    )
+
+
+def _check_parts(folder: Path, parts: Mapping[str, Any], verify: Verify) -> None:
+    for name in PARTS:
+        path, size = folder / name, parts[name]["size"]
+        if not path.is_file():
+            raise IndexDamagedError(f"{path}: missing; build the index anew")
+        if path.stat().st_size != size:
+            raise IndexDamagedError(
+                f"{path}: {path.stat().st_size:,} bytes where the manifest says {size:,}; build the index anew"
+            )
+    if verify == "sizes" or (verify == "auto" and sum(parts[name]["size"] for name in PARTS) >= _FULL_BELOW):
+        return
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda name: sha256_of(folder / name), PARTS)
+        for name, sha256 in zip(PARTS, found, strict=True):
+            if sha256 != parts[name]["sha256"]:
+                raise IndexDamagedError(f"{folder / name}: its content changed since it was written; build the index anew")
+
+
+def next_generation(path: Path) -> Path:
+    """The folder the next generation will have; not made yet."""
+    numbers = [int(p.name[1:]) for p in path.iterdir() if _is_generation(p.name)]
+    return path / f"g{max(numbers, default=0) + 1:06d}"
+
+
+def publish(path: Path, finished: Path, manifest: Mapping[str, Any]) -> Path:
+    """Make a finished folder the live generation, and remove all but the newest two.
+
+    Args:
+        path: the index folder.
+        finished: a folder in `path` that holds all parts, each flushed to disk.
+        manifest: written into it last.
+    """
+    generation = next_generation(path)
+    with storage_errors(path):
+        write_json(finished / MANIFEST, manifest)
+        finished.rename(generation)
+        sync_folder(path)
+        with replacing(path / CURRENT) as file:
+            file.write(f"{generation.name}\n".encode())
+    old = sorted((p for p in path.iterdir() if _is_generation(p.name)), key=lambda p: int(p.name[1:]))
+    for folder in old[:-_KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)
+    return generation

@@ -1,0 +1,114 @@
+"""The records that travel from a question to its answer.
+
+Frozen and slotted: a record never changes after it was made, so it may be shared between threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Language = Literal["en", "pt", "es"]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One cleaned row of a catalogue."""
+
+    id: str
+    title: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, taken apart.
+
+    Attributes:
+        text: what the user typed, white space folded.
+        subject: what remains of it without its frame ("What is the description of ..."); never empty.
+        readings: every reading tried by the exact-title look-up, longest first; the last one is `subject`.
+        language: the language to answer in where the answer is not the catalogue's own text.
+    """
+
+    text: str
+    subject: str
+    readings: tuple[str, ...]
+    language: Language
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A product the retriever proposes for a question.
+
+    Attributes:
+        row: row of the product in its store.
+        score: agreement with the question in [0, 1], 1.0 for an exact title; comparable within one index.
+        cosine: cosine similarity of the title's and the question's embeddings, in [-1, 1].
+        overlap: share of the question's character trigrams that the title holds, in [0, 1].
+        exact: the question names this title, whole.
+    """
+
+    product: Product
+    row: int
+    score: float
+    cosine: float
+    overlap: float
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """What the retriever found for one question.
+
+    Attributes:
+        candidates: best first; ties are broken by product id.
+        confidence: calibrated probability in [0, 1] that the first candidate is what was asked for.
+    """
+
+    question: Question
+    candidates: tuple[Candidate, ...]
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A product that an answer rests on, or that came near.
+
+    Attributes:
+        cited: the answer's text was taken from this product's description.
+    """
+
+    id: str
+    title: str
+    description: str
+    score: float
+    exact: bool = False
+    cited: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one question.
+
+    Attributes:
+        text: the answer, or the abstention sentence in the question's language.
+        sources: the retrieved products, best first (near products when the answerer abstained).
+        abstained: the catalogue was judged not to hold the product.
+        confidence: calibrated probability that `sources[0]` is the product asked for.
+        timings: seconds by stage ("retrieve", "generate", "total"); for a batch, the batch's share.
+        prompt: the text the generator was given, "" when it was not asked.
+    """
+
+    question: str
+    text: str
+    sources: tuple[Source, ...]
+    abstained: bool
+    confidence: float
+    language: Language = "en"
+    timings: dict[str, float] = field(default_factory=dict)
+    prompt: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary of all fields."""
+        return asdict(self)

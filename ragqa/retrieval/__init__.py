@@ -1,0 +1,1 @@
+"""A question -> the products that match it: frame, embedding, candidates, order, confidence."""

@@ -1,0 +1,45 @@
+"""Folding of text for comparison: what two titles must share to count as the same."""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from typing import Final
+
+# Signs that tell products apart ("C++", "C#", "4.5 mm", "1/4") stay; all other punctuation is a blank.
+_NOT_KEPT: Final = re.compile(r"[^\w+#]+|_")
+
+
+def fold(text: str) -> str:
+    """Case, accents and punctuation folded away, words parted by single blanks.
+
+    >>> fold("  L'Âge d'Or – DVD ")
+    'l age d or dvd'
+    >>> fold("C++ Primer")
+    'c++ primer'
+    """
+    text = text.casefold()
+    if not text.isascii():
+        decomposed = unicodedata.normalize("NFKD", text)
+        text = "".join(char for char in decomposed if not unicodedata.combining(char))
+    return _NOT_KEPT.sub(" ", text).strip()
+
+
+@functools.lru_cache(maxsize=65536)
+def trigrams(text: str) -> frozenset[str]:
+    """The character trigrams of the folded words, each word padded by one blank on either side."""
+    found = set()
+    for word in fold(text).split():
+        padded = f" {word} "
+        found.update(padded[i : i + 3] for i in range(len(padded) - 2))
+    return frozenset(found)
+
+
+def overlap(question: str, title: str) -> float:
+    """Share of the question's character trigrams that stand in the title, in [0, 1].
+
+    Trigrams forgive typing errors, plurals and re-ordered words, which whole words do not.
+    """
+    asked = trigrams(question)
+    return len(asked & trigrams(title)) / len(asked) if asked else 0.0

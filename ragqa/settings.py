@@ -1,0 +1,116 @@
+"""Settings: frozen, checked when made, the same names on the command line, in Python and in files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
+
+from ragqa.errors import InputError
+
+Decoding = Literal["auto", "extractive", "free"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """Common to all settings: conversion, and checks that report every bad field at once."""
+
+    def _problems(self) -> list[str]:
+        return []
+
+    def __post_init__(self) -> None:
+        problems = self._problems()
+        if problems:
+            raise InputError("; ".join(problems))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON- and TOML-ready dictionary of all fields."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make settings from a dictionary.
+
+        Raises:
+            InputError: a name is not a field, or a value is out of range; all of them are named.
+        """
+        known = [f.name for f in fields(cls)]
+        unknown = [name for name in values if name not in known]
+        if unknown:
+            raise InputError(
+                f"unknown setting {', '.join(map(repr, unknown))}; {cls.__name__} has: {', '.join(known)}"
+            )
+        return cls(**values)
+
+
+def _at_least(settings: Any, minimum: Mapping[str, int]) -> list[str]:
+    problems = []
+    for name, least in minimum.items():
+        value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            problems.append(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return problems
+
+
+@dataclass(frozen=True, slots=True)
+class CleaningSettings(_Settings):
+    """How catalogue text is cleaned.
+
+    Attributes:
+        lowercase: lower-case titles and descriptions, as the original study did; off keeps the case.
+        max_title_chars: longer titles are cut at a word boundary. LF-Amazon-1.3M's longest has 1,999.
+        max_description_chars: longer descriptions are cut at a word boundary. In LF-Amazon-1.3M 95 % are
+            below 1,728 characters and the longest has 197,622.
+    """
+
+    lowercase: bool = False
+    max_title_chars: int = 2000
+    max_description_chars: int = 4000
+
+    def _problems(self) -> list[str]:
+        return _at_least(self, {"max_title_chars": 1, "max_description_chars": 1})
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSettings(_Settings):
+    """How a question is answered.
+
+    Attributes:
+        top_k: how many candidates are retrieved and given back as sources.
+        context_products: how many of them, at most, stand in the generator's prompt.
+        context_tokens: upper limit for the prompt, in tokens; long descriptions are shortened to fit.
+        max_new_tokens: upper limit for the answer, in tokens.
+        min_confidence: below this probability that the first candidate is the product asked for, the
+            answerer abstains. 0 never abstains, 1 abstains unless the title was quoted exactly.
+        decoding: "extractive": the generator chooses the source, the text is that source's own;
+            "free": greedy generation; "auto": free with a fine-tuned adapter, extractive without.
+        max_question_chars: longer questions are refused.
+        batch_size: how many prompts the generator reads at once in `ask_many`.
+    """
+
+    top_k: int = 5
+    context_products: int = 3
+    context_tokens: int = 1024
+    max_new_tokens: int = 160
+    min_confidence: float = 0.5
+    decoding: Decoding = "auto"
+    max_question_chars: int = 4000
+    batch_size: int = 8
+
+    def _problems(self) -> list[str]:
+        problems = _at_least(
+            self,
+            {
+                "top_k": 1,
+                "context_products": 1,
+                "context_tokens": 128,
+                "max_new_tokens": 1,
+                "max_question_chars": 1,
+                "batch_size": 1,
+            },
+        )
+        if not 0 <= self.min_confidence <= 1:
+            problems.append(f"min_confidence must be from 0 to 1, not {self.min_confidence!r}")
+        if self.decoding not in ("auto", "extractive", "free"):
+            problems.append(f"decoding must be auto, extractive or free, not {self.decoding!r}")
+        return problems

@@ -1,0 +1,59 @@
+"""Toy parts that depend on their input, and the real weights for the end-to-end group."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+import pytest
+import xxhash
+
+from ragqa.retrieval.embed import Vectors, unit
+from ragqa.retrieval.text import trigrams
+
+ROOT = Path(__file__).parent.parent
+DEMO = ROOT / "examples" / "catalogue" / "trn.json"
+
+
+class TrigramEmbedder:
+    """Hashed character trigrams: texts that share letters are near, unrelated texts are not."""
+
+    dimension = 64
+
+    def embed_titles(self, titles: Sequence[str], progress: Callable[[int], None] | None = None) -> Vectors:
+        if progress:
+            progress(len(titles))
+        return self.embed_questions(titles)
+
+    def embed_questions(self, questions: Sequence[str]) -> Vectors:
+        vectors = np.full((len(questions), self.dimension), 1e-3, np.float32)
+        for row, text in enumerate(questions):
+            for trigram in trigrams(text):
+                vectors[row, xxhash.xxh3_64_intdigest(trigram) % self.dimension] += 1
+        return unit(vectors)
+
+
+@pytest.fixture(scope="session")
+def trigram_embedder() -> TrigramEmbedder:
+    return TrigramEmbedder()
+
+
+@pytest.fixture
+def write_lines(tmp_path: Path) -> Callable[..., Path]:
+    """Write rows as JSON lines (gzipped where the name ends in .gz); returns the path."""
+
+    def write(rows: Sequence[dict[str, Any] | str], name: str = "trn.json") -> Path:
+        text = "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+        return path
+
+    return write
