@@ -109,6 +109,7 @@ class Answerer:
                 f"{folder} was built with the embedder {wanted['name']} (weights {wanted['weights_sha256'][:12]}), but "
                 f"{source} was found; name the right one with --embedder, or build the index anew"
             )
+        say(f"embedder {source}, {models.describe(model)}")
         return cls(
             index,
             SentenceEmbedder(model),
@@ -132,7 +133,7 @@ class Answerer:
                 model, tokenizer, source = models.load_generator(
                     self._generator_name, self._device, self._dtype, adapter=self._adapter
                 )
-                say(f"generator {source}, {model.device}, {str(model.dtype).removeprefix('torch.')}")
+                say(f"generator {source}, {models.describe(model)}")
                 self._generator, self.generator_source = Generator(model, tokenizer), source
             return self._generator
 

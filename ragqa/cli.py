@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -47,7 +48,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "ragqa") -> int:
         return 0
     name = given[0].replace("_", "-")
     if name not in COMMANDS:
-        print(f"error: no command {given[0]!r}; there are {', '.join(COMMANDS)} (see ragqa --help)", file=sys.stderr)
+        print(
+            f"error: no command {given[0]!r}; there are {', '.join(COMMANDS)} (see ragqa --help)",
+            file=sys.stderr,
+        )
         return 2
     return run_command(name, given[1:], f"{prog} {name}")
 
@@ -72,6 +76,8 @@ def run_command(name: str, arguments: Sequence[str], prog: str) -> int:
     from ragqa.progress import show_progress
 
     show_progress(not chosen.quiet)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a screen that does not know a letter of a title
     try:
         status: int = module.run(chosen)
         sys.stdout.flush()
@@ -100,7 +106,7 @@ def _overview() -> str:
             *lines,
             "",
             "ragqa COMMAND --help says more; python -m ragqa.COMMAND does the same.",
-            "example: ragqa ask indexes/demo \"What is the description of Lumen Trail Headlamp LT-350?\"",
+            'example: ragqa ask indexes/demo "What is the description of Lumen Trail Headlamp LT-350?"',
         ]
     )
 

@@ -6,6 +6,7 @@ flushed to disk when closed) and becomes visible by a rename, so that a reader s
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -20,6 +21,9 @@ from typing import Any, BinaryIO, Self
 from ragqa.errors import StorageError
 
 _CHUNK = 1 << 22
+_UNFIT_PLACE = (
+    errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EIO,
+)  # fmt: skip
 
 
 @contextmanager
@@ -32,20 +36,17 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = error.filename or path
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(
-                f"no space left to write {place} ({_free(path)} free there); "
+                f"no space left to write {path} ({_free(path)} free there); "
                 "free some, or choose another place with --out, and run the same command again"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StorageError(
-                f"cannot write {place} ({error.strerror}); choose a folder of yours with --out"
+                f"cannot write {path} ({error.strerror}); choose a folder of yours with --out"
             ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO):
-            raise StorageError(
-                f"cannot write {place} ({error.strerror}); choose another place with --out"
-            ) from error
+        if error.errno in _UNFIT_PLACE:
+            raise StorageError(f"cannot write {path} ({error.strerror}); choose another place with --out") from error
         raise
 
 
@@ -57,13 +58,17 @@ def _free(path: Path) -> str:
 
 
 class HashingFile:
-    """A new binary file that knows its size and SHA-256, and is on the disk once closed."""
+    """A new binary file that knows its size and SHA-256, and is on the disk once closed.
 
-    def __init__(self, path: Path) -> None:
+    Messages call it `named`, where another name than its own is what the user knows.
+    """
+
+    def __init__(self, path: Path, named: Path | None = None) -> None:
         self.path = path
         self.size = 0
+        self._named = named or path
         self._digest = hashlib.sha256()
-        with storage_errors(path):
+        with storage_errors(self._named):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = path.open("xb")
 
@@ -80,7 +85,7 @@ class HashingFile:
     def write(self, data: Any) -> int:
         """Append `data`, any object with a contiguous buffer; returns its length in bytes."""
         view = memoryview(data).cast("B")
-        with storage_errors(self.path):
+        with storage_errors(self._named):
             self._file.write(view)
         self._digest.update(view)
         self.size += len(view)
@@ -92,7 +97,7 @@ class HashingFile:
 
     def flush(self) -> None:
         """Hand buffered bytes to the operating system."""
-        with storage_errors(self.path):
+        with storage_errors(self._named):
             self._file.flush()
 
     def writable(self) -> bool:
@@ -111,12 +116,17 @@ class HashingFile:
         """Flush to disk and close."""
         if self._file.closed:
             return
-        with storage_errors(self.path):
+        with storage_errors(self._named):
             try:
                 self._file.flush()
                 os.fsync(self._file.fileno())
             finally:
                 self._file.close()
+
+    def abandon(self) -> None:
+        """Close without a flush to disk: the file is not going to be kept."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -127,15 +137,16 @@ class HashingFile:
         if kind is None:
             self.close()
         else:
-            self._file.close()
+            self.abandon()
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[HashingFile]:
     """Write a file beside `path` and put it in its place when the block ends well."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    file = HashingFile(temporary)
+    with storage_errors(path):
+        temporary.unlink(missing_ok=True)
+    file = HashingFile(temporary, named=path)
     try:
         with file:
             yield file
@@ -148,8 +159,9 @@ def replacing(path: Path) -> Iterator[HashingFile]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> tuple[int, str]:
     """Write `value` as readable JSON, atomically; returns (size in bytes, SHA-256)."""
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
     with replacing(path) as file:
-        file.write((json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
+        file.write(text.encode(errors="backslashreplace"))  # a lone surrogate as JSON escapes it
     return file.size, file.sha256
 
 

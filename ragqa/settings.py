@@ -37,9 +37,7 @@ class _Settings:
         known = [f.name for f in fields(cls)]
         unknown = [name for name in values if name not in known]
         if unknown:
-            raise InputError(
-                f"unknown setting {', '.join(map(repr, unknown))}; {cls.__name__} has: {', '.join(known)}"
-            )
+            raise InputError(f"unknown setting {', '.join(map(repr, unknown))}; {cls.__name__} has: {', '.join(known)}")
         return cls(**values)
 
 
@@ -68,7 +66,11 @@ class CleaningSettings(_Settings):
     max_description_chars: int = 4000
 
     def _problems(self) -> list[str]:
-        return _at_least(self, {"max_title_chars": 1, "max_description_chars": 1})
+        problems = _at_least(self, {"max_title_chars": 1, "max_description_chars": 1})
+        lowercase: object = self.lowercase
+        if not isinstance(lowercase, bool):
+            problems.append(f"lowercase must be true or false, not {lowercase!r}")
+        return problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class AnswerSettings(_Settings):
                 "batch_size": 1,
             },
         )
-        if not 0 <= self.min_confidence <= 1:
+        if not isinstance(self.min_confidence, int | float) or not 0 <= self.min_confidence <= 1:
             problems.append(f"min_confidence must be from 0 to 1, not {self.min_confidence!r}")
         if self.decoding not in ("auto", "extractive", "free"):
             problems.append(f"decoding must be auto, extractive or free, not {self.decoding!r}")

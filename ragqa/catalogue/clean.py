@@ -7,6 +7,7 @@ first turns ``&#8217;`` into the digits 8217.
 from __future__ import annotations
 
 import html
+import html.entities
 import re
 import unicodedata
 from collections.abc import Callable
@@ -21,9 +22,15 @@ from ragqa.catalogue.read import Row
 from ragqa.records import Product
 from ragqa.settings import CleaningSettings
 
-# Only entities that end in a semicolon: `html.unescape` alone would also turn "AT&notes" into "AT¬es".
-_ENTITY: Final = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_INLINE: Final = "a abbr acronym b big bdi bdo cite code del dfn em font i ins kbd mark q s samp small span strike strong sub sup tt u var wbr"
+# Only whole entities: `html.unescape` alone would also turn "AT&notes" and "AT&notes;" into "AT¬es". However
+# often an ampersand was escaped, one pass undoes it.
+_ENTITY: Final = re.compile(
+    r"&(?:amp;|#38;|#[xX]26;)*(?:(#[0-9]{1,7};|#[xX][0-9a-fA-F]{1,6};)|([A-Za-z][A-Za-z0-9]{1,31};))"
+)
+_INLINE: Final = (
+    "a abbr acronym b big bdi bdo cite code del dfn em font i ins kbd mark q s samp small span strike strong sub sup "
+    "tt u var wbr"
+)
 _BLOCK: Final = (
     "address article aside blockquote body br button caption center col colgroup dd details dialog dir div dl dt "
     "embed fieldset figcaption figure footer form frame frameset h1 h2 h3 h4 h5 h6 head header hr html iframe img "
@@ -31,10 +38,12 @@ _BLOCK: Final = (
     "progress section select source summary svg table tbody td template textarea tfoot th thead title tr track "
     "ul video audio canvas area base basefont applet"
 )
-# Only the names HTML knows, so that "List<String>", "<3" and "x <y> z" stay as they are.
+# Only the names HTML knows, so that "List<String>", "<3" and "x <y> z" stay as they are. What stands between
+# the ends of a comment or script holds no other beginning: without that, many beginnings take quadratic time.
 _TAG: Final = re.compile(
-    rf"</?(?:(?P<inline>{_INLINE.replace(' ', '|')})|(?:{_BLOCK.replace(' ', '|')}))(?:\s[^<>]*)?/?>|<!--.*?-->"
-    r"|<(?P<raw>script|style)\b[^<>]*>.*?</(?P=raw)\s*>",
+    rf"</?(?:(?P<inline>{_INLINE.replace(' ', '|')})|(?:{_BLOCK.replace(' ', '|')}))(?:\s[^<>]*)?/?>"
+    r"|<!--(?:(?!<!--).)*?-->"
+    r"|<(?P<raw>script|style)\b[^<>]*>(?:(?!<(?P=raw)\b).)*?</(?P=raw)\s*>",
     re.IGNORECASE | re.DOTALL,
 )
 # Controls that are not white space, lone surrogates, and marks that cannot be seen: soft hyphen,
@@ -45,6 +54,11 @@ _INVISIBLE: Final = re.compile(
     "\u202a-\u202e\u2066-\u206f\ufff9-\ufffb\ufffe\uffff]"
 )
 _MAX_PASSES: Final = 8
+
+
+def _replace_entity(match: re.Match[str]) -> str:
+    number, name = match.groups()
+    return html.unescape(f"&{number}") if number else html.entities.html5.get(name, f"&{name}")
 
 
 def _replace_tag(match: re.Match[str]) -> str:
@@ -65,7 +79,7 @@ def clean_text(text: str) -> str:
     for _ in range(_MAX_PASSES):
         before = text
         if "&" in text:
-            text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
+            text = _ENTITY.sub(_replace_entity, text)
         if "<" in text:
             text = _TAG.sub(_replace_tag, text)
         if not text.isascii():
@@ -74,6 +88,9 @@ def clean_text(text: str) -> str:
             text = _INVISIBLE.sub("", text)
         if text == before:
             break
+    else:
+        # Nobody writes like this but to wear the cleaner out; what is left cannot become a tag or an entity.
+        text = text.replace("<", " ").replace("&", " ")
     return " ".join(text.split())
 
 
@@ -161,7 +178,11 @@ class CleaningReport:
         self.dropped[reason] += 1
         if len(self.examples[reason]) < _EXAMPLES_PER_REASON:
             self.examples[reason].append(
-                {"id": row.id, "title": cut_at_word(clean_text(row.title), 80), "line": row.line}
+                {
+                    "id": cut_at_word(clean_text(row.id), 80),
+                    "title": cut_at_word(clean_text(row.title), 80),
+                    "line": row.line,
+                }
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -223,7 +244,8 @@ class Cleaner:
     def _product(self, row: Row) -> Product:
         title, description = clean_text(row.title), clean_text(row.text)
         if self.settings.lowercase:
-            title, description = title.lower(), description.lower()
+            # Lower case may need normalising again: H̱ has no form of one character, ẖ has.
+            title, description = clean_text(title.lower()), clean_text(description.lower())
         title = cut_at_word(title, self.settings.max_title_chars)
         description = cut_at_word(description, self.settings.max_description_chars)
         id_ = clean_text(row.id) or xxhash.xxh3_64_hexdigest(f"{title}\0{description}".encode())

@@ -6,6 +6,8 @@ import csv
 import io
 import itertools
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -50,19 +52,17 @@ def clean_catalogue(
     Raises:
         CatalogueError: the catalogue cannot be read, or no product remains.
     """
+    if limit is not None and limit < 1:
+        raise InputError(f"the limit must be a whole number of at least 1, not {limit}")
     started = time.perf_counter()
     report = CleaningReport(source=catalogue.name)
     cleaner = Cleaner(settings, report)
     rows = catalogue.rows()
     with progress_bar("cleaning", catalogue.total_bytes, "B", scale=True) as bar:
-        while block := list(itertools.islice(rows, _BLOCK)):
-            products = cleaner.clean(block)
-            if limit is not None and report.kept >= limit:
-                keep = len(products) - (report.kept - limit)
-                report.kept = limit
-                sink(products[:keep])
-                break
-            sink(products)
+        # No block is longer than what the limit leaves, so that the report counts nothing beyond it.
+        while block := list(itertools.islice(rows, min(_BLOCK, (limit or sys.maxsize) - report.kept))):
+            if products := cleaner.clean(block):
+                sink(products)
             bar.update(catalogue.read_bytes - bar.n if catalogue.total_bytes else len(block))
         if catalogue.total_bytes and (limit is None or report.kept < limit):
             bar.update(catalogue.total_bytes - bar.n)
@@ -70,9 +70,9 @@ def clean_catalogue(
     report.malformed, report.malformed_count = catalogue.malformed, catalogue.malformed_count
     report.seconds = time.perf_counter() - started
     if not report.read:
+        but = f" but {report.malformed_count} malformed (first: {report.malformed[0]})" if report.malformed else ""
         raise CatalogueError(
-            f"{catalogue.name}: no rows in it"
-            + (f" but {report.malformed_count} malformed ones" if report.malformed_count else "")
+            f"{catalogue.name}: no rows in it{but}; a catalogue has rows with a title and a description each"
         )
     if not report.kept:
         raise CatalogueError(
@@ -138,7 +138,12 @@ def _parquet_sink(file: HashingFile, template: str | None) -> Iterator[_Sink]:
             writer = pq.ParquetWriter(file, batch.schema, compression="zstd")
         writer.write_batch(batch, row_group_size=_BLOCK)
 
-    yield sink
+    try:
+        yield sink
+    except BaseException:
+        if writer is not None:
+            writer.is_open = False  # or it would end the file when it is collected, and complain that it is closed
+        raise
     if writer is not None:
         writer.close()
 
@@ -182,6 +187,10 @@ def prepare(
         raise InputError(f"{path}: the ending {path.suffix!r} is not known; accepted are {', '.join(_SINKS)}")
     if pairs and "{title}" not in template:
         raise InputError(f"the template {template!r} has no {{title}} in it")
+    if pairs and any("\ud800" <= letter <= "\udfff" for letter in template):
+        raise InputError(f"the template {template!r} has bytes in it that are no text")
+    if isinstance(source, str | os.PathLike) and path.exists() and path.samefile(source):
+        raise InputError(f"{path}: this is the catalogue itself; choose another place with --out")
     catalogue = Catalogue(source, options)
     with (
         replacing(path) as file,

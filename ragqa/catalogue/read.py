@@ -14,13 +14,17 @@ taken as well.
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
 import gzip
 import hashlib
+import io
 import itertools
 import json
 import os
 import re
+import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,16 +37,18 @@ from ragqa.files import sha256_of
 OnError = Literal["stop", "skip"]
 
 # Names under which the columns are found when none is given, the first that is there.
-ID_COLUMNS: Final = (
-    "uid", "id", "product_id", "item_id", "sku", "asin", "parent_asin", "upc", "ean", "gtin", "code", "codigo", "código",
-)  # fmt: skip
-TITLE_COLUMNS: Final = ("title", "name", "product_name", "product_title", "titulo", "título", "nome", "nombre")
-TEXT_COLUMNS: Final = (
-    "content", "description", "product_description", "text", "body", "descricao", "descrição", "descripcion", "descripción",
-)  # fmt: skip
+ID_COLUMNS: Final = tuple("uid id product_id item_id sku asin parent_asin upc ean gtin code codigo código".split())
+TITLE_COLUMNS: Final = tuple("title name product_name product_title titulo título nome nombre".split())
+TEXT_COLUMNS: Final = tuple(
+    "content description product_description text body descricao descrição descripcion descripción".split()
+)
 
 _MAX_LINE: Final = 1 << 24
 _PEEK: Final = 100
+_CSV_PROBLEMS: Final = {
+    "unexpected end": "a quotation mark opened in this row is not closed before the file ends",
+    "new-line character": "a carriage return alone; lines that end in LF or CRLF are accepted",
+}
 _HUB_NAME: Final = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.\[\]%-]+)?")
 FORMATS: Final = "JSON lines (.json, .jsonl), .csv, .tsv (each also .gz), .parquet, a folder, or a Hub data set"
 
@@ -77,6 +83,19 @@ class Malformed(Exception):  # noqa: N818  (a signal between functions of this m
     """One row cannot be read; reading can go on after it."""
 
 
+class _Recoded:
+    """Lines in UTF-8 of a file whose lines do not end in the byte 10, as in UTF-16 and UTF-32."""
+
+    def __init__(self, stream: IO[bytes], encoding: str) -> None:
+        self._text = io.TextIOWrapper(stream, encoding, newline="\n")
+
+    def readline(self, limit: int) -> bytes:
+        return self._text.readline(limit).encode("utf-8", "surrogatepass")
+
+    def close(self) -> None:
+        self._text.close()
+
+
 class Catalogue:
     """A catalogue that can be streamed once or more.
 
@@ -99,19 +118,27 @@ class Catalogue:
         self._check_encoding()
         if isinstance(source, str | os.PathLike):
             self.name = os.fspath(source)
-            self._open_path(self.name)
+            try:
+                self._open_path(self.name)
+                sizes = [path.stat().st_size for path in self._files]
+            except OSError as error:
+                raise CatalogueError(
+                    f"{error.filename or self.name}: cannot be read ({error.strerror or error})"
+                ) from error
+            self.total_bytes = sum(sizes) if self._files else None
         else:
             self.name = type(source).__name__
-            self._given = source
-        self.total_bytes = sum(path.stat().st_size for path in self._files) if self._files else None
+            self._given = _rows_of(source)
+            self.total_bytes = None
 
     def _check_encoding(self) -> None:
         try:
-            "".encode(self.options.encoding)
-        except LookupError:
+            newline = "\n".encode(self.options.encoding)
+        except (LookupError, ValueError):  # ValueError: a codec that is not made for files
             raise CatalogueError(
                 f"unknown encoding {self.options.encoding!r}; try utf-8, utf-16, cp1252 or latin-1"
             ) from None
+        self._recode = newline.removeprefix(codecs.BOM_UTF8) != b"\n"
 
     def _open_path(self, name: str) -> None:
         path = Path(name)
@@ -137,7 +164,7 @@ class Catalogue:
             return None
         digest = hashlib.sha256()
         for path in self._files:
-            digest.update(f"{path.name}\0{sha256_of(path)}\n".encode())
+            digest.update(os.fsencode(path.name) + f"\0{sha256_of(path)}\n".encode())
         return digest.hexdigest()
 
     @property
@@ -179,47 +206,51 @@ class Catalogue:
             def progress() -> None:
                 self._read_bytes = before + raw.tell()
 
-            stream: IO[bytes] = gzip.open(raw) if path.suffix == ".gz" else raw  # type: ignore[assignment]
-            lines = self._lines(path, stream, progress)
-            if kind == "json":
-                yield from self._of_records(str(path), _json_records(path, lines), "line")
-            else:
-                yield from self._of_records(str(path), _csv_records(path, lines, kind, self._skip), "line")
+            stream: IO[bytes] = gzip.open(raw) if path.suffix.lower() == ".gz" else raw  # type: ignore[assignment]  # noqa: SIM115
+            with contextlib.closing(_Recoded(stream, self.options.encoding) if self._recode else stream) as source:
+                lines = self._lines(path, source, progress)
+                if kind == "json":
+                    yield from self._of_records(str(path), _json_records(path, lines), "line")
+                else:
+                    yield from self._of_records(str(path), _csv_records(path, lines, kind, self._skip), "line")
 
     def _lines(
-        self, path: Path, stream: IO[bytes], progress: Callable[[], None]
+        self, path: Path, source: IO[bytes] | _Recoded, progress: Callable[[], None]
     ) -> Iterator[tuple[int, str | Malformed]]:
         number = 0
+        encoding = "utf-8" if self._recode else self.options.encoding
         while True:
             number += 1
             try:
-                raw = stream.readline(_MAX_LINE)
+                raw = source.readline(_MAX_LINE)
+                too_long = len(raw) >= _MAX_LINE
+                while too_long and raw and not raw.endswith(b"\n"):
+                    raw = source.readline(_MAX_LINE)
             except EOFError:
                 self._skip(
                     f"{path}: the gzip data end in the middle, after line {number - 1}; the file was cut short: "
                     "get it anew, or take what is there with --on-error skip"
                 )
                 return
-            if not raw:
+            except UnicodeError as error:
+                self._skip(
+                    f"{path}: not {self.options.encoding} after line {number - 1} ({error}); "
+                    "name the encoding, for example --encoding utf-8"
+                )
                 return
+            if not (raw or too_long):
+                return
+            if number == 1 and raw[:2] == b"\x1f\x8b":
+                raise CatalogueError(f"{path}: these are gzip data; add .gz to the file's name")
             if number % 1024 == 1:
                 progress()
-            if len(raw) == _MAX_LINE:
-                while raw and not raw.endswith(b"\n"):
-                    raw = stream.readline(_MAX_LINE)
+            if too_long:
                 yield number, Malformed(f"longer than {_MAX_LINE >> 20} MiB; one row a line is accepted")
                 continue
             try:
-                text = raw.decode(self.options.encoding)
-            except UnicodeDecodeError as error:
-                hint = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252 or latin-1"
-                yield (
-                    number,
-                    Malformed(
-                        f"not {self.options.encoding} (byte {error.object[error.start]:#04x} at {error.start}); "
-                        f"name the encoding, for example --encoding {hint}"
-                    ),
-                )
+                text = raw.decode(encoding)
+            except UnicodeError as error:
+                yield number, Malformed(f"not {encoding} ({_byte(error)}); {_encoding_hint(raw)}")
                 continue
             yield number, text.removeprefix("\ufeff") if number == 1 else text
 
@@ -231,31 +262,67 @@ class Catalogue:
         if len(self.malformed) < 100:
             self.malformed.append(message)
 
-    def _of_records(
-        self, name: str, records: Iterator[tuple[int, Mapping[str, Any] | Malformed]], unit: str
-    ) -> Iterator[Row]:
+    def _of_records(self, name: str, records: Iterator[tuple[int, Any]], unit: str) -> Iterator[Row]:
         """Rows from numbered records; the columns are settled on the first hundred of them."""
-        head = list(itertools.islice(records, _PEEK))
-        found = list(dict.fromkeys(key for _, r in head if isinstance(r, Mapping) for key in r))
-        if found:
-            self.columns = _choose_columns(name, found, self.options)
-        id_, title, text = (self.columns.get(part) for part in ("id", "title", "text"))
-        for number, record in itertools.chain(head, records):
+
+        def skip(number: int, problem: Malformed) -> None:
+            told = self.options.on_error == "skip" or "--" in str(problem)
+            mend = "" if told else "; mend it, or leave such rows out with --on-error skip"
+            self._skip(f"{name}: {unit} {number}: {problem}{mend}")
+
+        def objects() -> Iterator[tuple[int, Mapping[str, Any]]]:
+            for number, record in records:
+                if isinstance(record, Mapping):
+                    yield number, record
+                elif isinstance(record, Malformed):
+                    skip(number, record)
+                else:
+                    kind = type(record).__name__
+                    skip(number, Malformed(f"an object with named fields is accepted, not a value of type {kind}"))
+
+        readable = objects()
+        head = list(itertools.islice(readable, _PEEK))
+        if not head:
+            return
+        found = list(dict.fromkeys(key for _, record in head for key in record))
+        self.columns = _choose_columns(name, found, self.options)
+        id_, title, text = (self.columns[part] for part in ("id", "title", "text"))
+        for number, record in itertools.chain(head, readable):
             try:
-                if isinstance(record, Malformed):
-                    raise record
-                if not isinstance(record, Mapping):
-                    raise Malformed(f"a {type(record).__name__}, not an object with named fields")
-                yield Row(
-                    _text(record, id_) if id_ else "", _text(record, title), _text(record, text), number
-                )
-            except Malformed as error:
-                mend = "" if "--" in str(error) else "; mend it, or leave such rows out with --on-error skip"
-                self._skip(f"{name}: {unit} {number}: {error}{mend}")
+                yield Row(_text(record, id_) if id_ else "", _text(record, title), _text(record, text), number)
+            except Malformed as problem:
+                skip(number, problem)
+
+
+def _rows_of(source: Any) -> Iterable[Mapping[str, Any]]:
+    """`source`, if it is something that holds rows."""
+    kind = type(source).__name__
+    if isinstance(source, Mapping):
+        raise CatalogueError(
+            f"{kind}: its parts are {', '.join(map(repr, source))}; give one of them, not all together"
+        )
+    if not isinstance(source, Iterable):
+        raise CatalogueError(f"{kind}: not a catalogue; accepted are a path, a data set, or an iterable of mappings")
+    return source
+
+
+def _byte(error: UnicodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.object[error.start]:#04x} at {error.start}"
+    return _first_line(error)
+
+
+def _encoding_hint(raw: bytes) -> str:
+    name = "utf-16" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "cp1252 or latin-1"
+    return f"name the encoding, for example --encoding {name}"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _format_of(path: Path) -> str:
-    """"json", "csv", "tsv", "parquet", or "" for none of them."""
+    """One of "json", "csv", "tsv", "parquet", or "" for none of them."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
@@ -269,7 +336,7 @@ def _format_of(path: Path) -> str:
 
 def _choose_columns(name: str, found: Sequence[str], options: ReadOptions) -> dict[str, str | None]:
     """Which column holds the id, the title and the text."""
-    by_lower = {column.strip().lower(): column for column in reversed(found)}
+    by_lower = {str(column).strip().lower(): column for column in reversed(found)}
     chosen: dict[str, str | None] = {}
     missing = []
     for part, asked, usual in (
@@ -286,19 +353,24 @@ def _choose_columns(name: str, found: Sequence[str], options: ReadOptions) -> di
         if chosen[part] is None and part != "id":
             missing.append(f"no column for the {part} (looked for {', '.join(usual)}; name it with --{part}-column)")
     if missing:
-        raise CatalogueError(f"{name}: {'; '.join(missing)}; the columns found are: {', '.join(map(repr, found))}")
+        raise CatalogueError(
+            f"{name}: {'; '.join(missing)}; the columns found are: {', '.join(map(repr, found)) or 'none'}"
+        )
     return chosen
 
 
 def _text(record: Mapping[str, Any], column: str | None) -> str:
-    """The text of a field: None is empty, numbers as written, a list of texts joined by blanks."""
+    """The text of a field: None and NaN are empty, numbers as written, a list of texts joined by blanks."""
     value = record.get(column) if column is not None else None
     if isinstance(value, str):
         return value
-    if value is None:
+    if value is None or value != value:  # NaN: what pandas and NumPy have for nothing
         return ""
     if isinstance(value, bool | int | float):
-        return str(value)
+        try:
+            return str(value)
+        except ValueError as error:  # an integer of thousands of digits
+            raise Malformed(f"field {column!r}: {str(error).split(';')[0]}") from None
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return " ".join(value)
     raise Malformed(f"field {column!r} holds a {type(value).__name__}; text, a number or a list of texts is accepted")
@@ -307,21 +379,25 @@ def _text(record: Mapping[str, Any], column: str | None) -> str:
 def _json_records(
     path: Path, lines: Iterator[tuple[int, str | Malformed]]
 ) -> Iterator[tuple[int, Mapping[str, Any] | Malformed]]:
+    first = True
     for number, line in lines:
         if isinstance(line, Malformed):
             yield number, line
             continue
         if not line or line.isspace():
             continue
-        if number == 1 and line.lstrip()[0] == "[":
+        if first and line.lstrip()[0] == "[":
+            unpack = "gzip -dc" if path.suffix.lower() == ".gz" else "cat"
+            lines_name = shlex.quote(path.name.split(".")[0] + ".lines.jsonl")
             raise CatalogueError(
                 f"{path}: one JSON array; JSON lines are accepted, one object a line: convert it with "
-                f"jq -c '.[]' {path.name} > {path.name.split('.')[0]}.jsonl"
+                f"{unpack} {shlex.quote(path.name)} | jq -c '.[]' > {lines_name}"
             )
+        first = False
         try:
-            yield number, json.loads(line)
+            yield number, json.loads(line.rstrip())
         except json.JSONDecodeError as error:
-            yield number, Malformed(f"not valid JSON ({error.msg} at column {error.colno})")
+            yield number, Malformed(f"not valid JSON ({error.msg} at column {error.pos + 1})")
         except (ValueError, RecursionError) as error:
             yield number, Malformed(f"not valid JSON ({str(error).split(';')[0]})")
 
@@ -333,37 +409,41 @@ def _csv_records(
     skip: Callable[[str], None],
 ) -> Iterator[tuple[int, Mapping[str, Any] | Malformed]]:
     number = 0
+    header: list[str] | None = None
 
     def decoded() -> Iterator[str]:
         nonlocal number
-        for number, line in lines:  # noqa: B007  (read by the messages below)
+        for number, line in lines:
             if isinstance(line, Malformed):
+                if header is None:
+                    raise CatalogueError(f"{path}: line {number}: {line}")
                 skip(f"{path}: line {number}: {line}")
             else:
                 yield line
 
     texts = decoded()
-    first = next(texts, None)
+    first = next((text for text in texts if not text.isspace()), None)
     if first is None:
         return
     csv.field_size_limit(_MAX_LINE)
     delimiter = "\t" if kind == "tsv" else max(",;\t", key=first.count)
     reader = csv.reader(itertools.chain([first], texts), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
     while True:
+        start = number + (header is not None)  # a row may go over several lines
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield number, Malformed(f"not valid {kind.upper()} ({error})")
+            problem = next((plain for known, plain in _CSV_PROBLEMS.items() if known in str(error)), error)
+            yield start, Malformed(f"not valid {kind.upper()} ({problem})")
             continue
         if header is None:
             header = [column.strip() for column in row]
         elif row and len(row) != len(header):
-            yield number, Malformed(f"{len(row)} fields where the header has {len(header)}")
+            yield start, Malformed(f"{len(row)} fields where the header has {len(header)}")
         elif row:
-            yield number, dict(zip(header, row, strict=True))
+            yield start, dict(zip(header, row, strict=True))
 
 
 def _parquet_records(path: Path, options: ReadOptions) -> Iterator[Mapping[str, Any]]:
@@ -377,16 +457,23 @@ def _parquet_records(path: Path, options: ReadOptions) -> Iterator[Mapping[str, 
             wanted = [column for column in chosen.values() if column]
             for batch in file.iter_batches(batch_size=4096, columns=wanted):
                 yield from batch.to_pylist()
-    except pa.ArrowInvalid as error:
-        raise CatalogueError(f"{path}: not a valid Parquet file ({str(error).splitlines()[0]})") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise CatalogueError(f"{path}: not a valid Parquet file ({_first_line(error)}); get it anew") from error
 
 
 def _load_saved(path: Path) -> Iterable[Mapping[str, Any]]:
     import datasets
 
-    loaded = datasets.load_from_disk(str(path))
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except Exception as error:
+        raise CatalogueError(
+            f"{path}: not a whole data set as `datasets` saves it ({type(error).__name__}: {_first_line(error)})"
+        ) from error
     if isinstance(loaded, datasets.DatasetDict):
-        raise CatalogueError(f"{path}: holds the splits {', '.join(loaded)}; name one, for example {path}/{next(iter(loaded))}")
+        raise CatalogueError(
+            f"{path}: holds the splits {', '.join(loaded)}; name one, for example {path}/{next(iter(loaded))}"
+        )
     return loaded  # type: ignore[no-any-return]
 
 
@@ -399,5 +486,5 @@ def _load_from_hub(name: str) -> Iterable[Mapping[str, Any]]:
     except Exception as error:
         raise CatalogueError(
             f"{name}: no such file, and no data set of that name could be loaded from the Hub "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+            f"({type(error).__name__}: {_first_line(error)[:200]})"
         ) from error

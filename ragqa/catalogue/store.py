@@ -34,7 +34,11 @@ class StoreWriter:
 
     def __init__(self, path: Path) -> None:
         self._file = HashingFile(path)
-        self._writer = pa.ipc.new_file(self._file, SCHEMA)
+        try:
+            self._writer = pa.ipc.new_file(self._file, SCHEMA)
+        except BaseException:
+            self._file.abandon()
+            raise
         self._waiting: list[Product] = []
         self.count = 0
 
@@ -48,11 +52,15 @@ class StoreWriter:
 
     def close(self) -> None:
         """Write what is left and close the file."""
-        if self._waiting:
-            self._writer.write_batch(to_batch(self._waiting))
-            self._waiting = []
-        self._writer.close()
-        self._file.close()
+        try:
+            if self._waiting:
+                self._writer.write_batch(to_batch(self._waiting))
+                self._waiting = []
+            self._writer.close()
+            self._file.close()
+        except BaseException:
+            self._file.abandon()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -63,7 +71,7 @@ class StoreWriter:
         if kind is None:
             self.close()
         else:
-            self._file.__exit__(kind, error, trace)
+            self._file.abandon()
 
 
 class ProductStore:
@@ -83,7 +91,7 @@ class ProductStore:
             last = self._reader.get_batch(batches - 1).num_rows if batches else 0
         except (pa.ArrowInvalid, OSError) as error:
             raise IndexDamagedError(f"{path}: not a whole product store ({str(error).splitlines()[0]})") from error
-        self._count = max(batches - 1, 0) * _ROWS_PER_BATCH + last
+        self._count: int = max(batches - 1, 0) * _ROWS_PER_BATCH + last
 
     def __len__(self) -> int:
         return self._count

@@ -31,11 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a question")
     parser.add_argument("--show-prompt", action="store_true", help="also print what the generator was given")
     parser.add_argument("--top-k", type=int, default=None, help=f"sources to show (default: {default.top_k})")
-    parser.add_argument("--context-products", type=int, help=f"of them in the prompt (default: {default.context_products})")
+    parser.add_argument(
+        "--context-products", type=int, help=f"of them in the prompt (default: {default.context_products})"
+    )
     parser.add_argument("--context-tokens", type=int, help=f"limit of the prompt (default: {default.context_tokens})")
     parser.add_argument("--max-new-tokens", type=int, help=f"limit of the answer (default: {default.max_new_tokens})")
     parser.add_argument(
-        "--max-question-chars", type=int, help=f"longer questions are refused (default: {default.max_question_chars})"
+        "--max-question-chars",
+        type=int,
+        help=f"longer questions are refused (default: {default.max_question_chars})",
     )
     parser.add_argument(
         "--min-confidence",
@@ -52,7 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter for it")
     parser.add_argument("--embedder", metavar="ID", help="where the index's embedder lies now, if it moved")
     parser.add_argument(
-        "--verify", choices=("auto", "full", "sizes"), default="auto", help="how the index is checked (default: auto)"
+        "--verify",
+        choices=("auto", "full", "sizes"),
+        default="auto",
+        help="how the index is checked (default: auto)",
     )
     add_device(parser)
     add_common(parser)
@@ -75,7 +82,7 @@ def run(chosen: argparse.Namespace) -> int:
         dtype=chosen.dtype,
         verify=chosen.verify,
     )
-    explicit = checked.to_dict() if not (settings == {}) else {}
+    explicit = checked.to_dict() if settings else {}
     if chosen.question:
         for answer in answerer.ask_many(chosen.question, **explicit):
             _print(answer, chosen)

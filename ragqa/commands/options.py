@@ -21,7 +21,9 @@ def add_catalogue(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("reading and cleaning")
     for part in ("id", "title", "text"):
         group.add_argument(
-            f"--{part}-column", metavar="NAME", help=f"column of the {part} (default: the usual names are tried)"
+            f"--{part}-column",
+            metavar="NAME",
+            help=f"column of the {part} (default: the usual names are tried)",
         )
     group.add_argument("--encoding", default="utf-8", help="of text files (default: utf-8)")
     group.add_argument(
@@ -33,7 +35,11 @@ def add_catalogue(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--limit", type=int, metavar="N", help="take only the first N products")
     group.add_argument("--lowercase", action="store_true", help="lower-case all text")
     group.add_argument(
-        "--max-title-chars", type=int, default=defaults.max_title_chars, metavar="N", help="(default: %(default)s)"
+        "--max-title-chars",
+        type=int,
+        default=defaults.max_title_chars,
+        metavar="N",
+        help="(default: %(default)s)",
     )
     group.add_argument(
         "--max-description-chars", type=int, default=defaults.max_description_chars, metavar="N",

@@ -81,7 +81,9 @@ class PromptBuilder:
         self.template = template or PromptTemplate()
         self.max_tokens = max_tokens
         tokens = {str(token) for token in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens)
-        self._control = sorted((token for token in tokens if len(token) > 1 and not token.isspace()), key=len, reverse=True)
+        self._control = sorted(
+            (token for token in tokens if len(token) > 1 and not token.isspace()), key=len, reverse=True
+        )
 
     def build(self, question: Question, candidates: Sequence[Candidate]) -> Prompt:
         """The prompt for a question; with no candidates, one without context.
@@ -178,7 +180,7 @@ def cut_at_sentence(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     head = text[:limit]
-    for marks, least in ((".!?…", limit // 2), (";:,", limit // 2)):
+    for marks, least in ((".!?…", limit // 3), (";:,", limit // 2)):
         end = max((head.rfind(f"{mark} ") for mark in marks), default=-1)
         if end >= least:
             return head[: end + 1].rstrip(";:, ")

@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 import ragqa
+from ragqa import models
 from ragqa.catalogue.clean import CleaningReport
 from ragqa.catalogue.export import clean_catalogue
 from ragqa.catalogue.read import Catalogue, ReadOptions
@@ -38,7 +39,6 @@ from ragqa.index.storage import (
     open_index,
     publish,
 )
-from ragqa.models import DEFAULT_EMBEDDER, load_embedder
 from ragqa.progress import progress_bar, say
 from ragqa.retrieval.dense import DenseIndex, import_faiss
 from ragqa.retrieval.embed import Embedder, SentenceEmbedder
@@ -48,14 +48,22 @@ from ragqa.settings import CleaningSettings
 
 _BLOCK: Final = 8192
 _KEY: Final = "key.json"
-_PACKAGES: Final = ("sentence-transformers", "transformers", "torch", "faiss-cpu", "faiss-gpu", "numpy", "pyarrow")
+_PACKAGES: Final = (
+    "sentence-transformers",
+    "transformers",
+    "torch",
+    "faiss-cpu",
+    "faiss-gpu",
+    "numpy",
+    "pyarrow",
+)
 
 
 def build_index(
     source: Any,
     out: str | Path,
     *,
-    embedder: str = DEFAULT_EMBEDDER,
+    embedder: str = models.DEFAULT_EMBEDDER,
     device: str = "auto",
     dtype: str = "auto",
     options: ReadOptions | None = None,
@@ -91,14 +99,14 @@ def build_index(
     settings = cleaning or CleaningSettings()
     catalogue = Catalogue(source, options)
     import_faiss()
-    model, model_source = load_embedder(embedder, device, dtype)
-    say(f"embedder {model_source}, {model.device}, {str(model.dtype).removeprefix('torch.')}")
+    model, model_source = models.load_embedder(embedder, device, dtype)
+    say(f"embedder {model_source}, {models.describe(model)}")
     encoder = SentenceEmbedder(model)
     new = not path.exists()
     with writing_lock(path):
         try:
             partial = path / ".partial"
-            embedded_by = model_source.to_dict() | {"dtype": str(model.dtype).removeprefix("torch.")}
+            embedded_by = model_source.to_dict() | {"dtype": models.dtype_name(model)}
             key = {
                 "format_version": FORMAT_VERSION,
                 "cleaning": settings.to_dict(),
@@ -117,7 +125,11 @@ def build_index(
             manifest = {
                 "format_version": FORMAT_VERSION,
                 "kind": "ragqa product index",
-                "catalogue": {"name": catalogue.name, "sha256": key["catalogue"], "columns": report["columns"]},
+                "catalogue": {
+                    "name": catalogue.name,
+                    "sha256": key["catalogue"],
+                    "columns": report["columns"],
+                },
                 "count": len(store),
                 "dimension": dense.dimension,
                 "metric": "cosine (inner product of unit vectors)",
@@ -221,7 +233,12 @@ def _finished_block(file: Path, shape: tuple[int, int]) -> np.ndarray[Any, np.dt
 
 
 def _write_parts(
-    partial: Path, store: ProductStore, dense: DenseIndex, encoder: Embedder, seed: int, seconds: dict[str, float]
+    partial: Path,
+    store: ProductStore,
+    dense: DenseIndex,
+    encoder: Embedder,
+    seed: int,
+    seconds: dict[str, float],
 ) -> dict[str, dict[str, Any]]:
     """Write vectors, titles and confidence; the blocks of embeddings are removed."""
     started = time.perf_counter()

@@ -82,7 +82,11 @@ def live_generation(path: Path) -> Path:
     try:
         name = (path / CURRENT).read_text().strip()
     except (OSError, UnicodeDecodeError):
-        hint = "its build was not finished; run the same build_index command again" if (path / ".partial").exists() else build
+        hint = (
+            "its build was not finished; run the same build_index command again"
+            if (path / ".partial").exists()
+            else build
+        )
         raise IndexNotFoundError(f"{path}: no finished index in this folder; {hint}") from None
     if not _is_generation(name) or not (path / name).is_dir():
         raise IndexDamagedError(f"{path}: {CURRENT} names {name[:40]!r}, which is not there; {build}")
@@ -112,7 +116,12 @@ def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:
     store = ProductStore(folder / PRODUCTS)
     dense = DenseIndex.load(folder / VECTORS)
     titles = TitleTable.load(folder / TITLES)
-    counts = {"products": len(store), "vectors": len(dense), "titles": len(titles), "manifest": manifest["count"]}
+    counts = {
+        "products": len(store),
+        "vectors": len(dense),
+        "titles": len(titles),
+        "manifest": manifest["count"],
+    }
     if len(set(counts.values())) != 1 or dense.dimension != manifest["dimension"]:
         raise IndexDamagedError(
             f"{folder}: its parts do not belong together ({counts}, dimension {dense.dimension} "
@@ -169,7 +178,9 @@ def _check_parts(folder: Path, parts: Mapping[str, Any], verify: Verify) -> None
         found = pool.map(lambda name: sha256_of(folder / name), PARTS)
         for name, sha256 in zip(PARTS, found, strict=True):
             if sha256 != parts[name]["sha256"]:
-                raise IndexDamagedError(f"{folder / name}: its content changed since it was written; build the index anew")
+                raise IndexDamagedError(
+                    f"{folder / name}: its content changed since it was written; build the index anew"
+                )
 
 
 def next_generation(path: Path) -> Path:

@@ -24,9 +24,7 @@ class Embedder(Protocol):
     def dimension(self) -> int:
         """Length of a vector."""
 
-    def embed_titles(
-        self, titles: Sequence[str], progress: Callable[[int], None] | None = None
-    ) -> Vectors:
+    def embed_titles(self, titles: Sequence[str], progress: Callable[[int], None] | None = None) -> Vectors:
         """Unit vectors (len(titles), dimension) in float32; `progress` is told how many more are done."""
 
     def embed_questions(self, questions: Sequence[str]) -> Vectors:
@@ -53,9 +51,7 @@ class SentenceEmbedder:
         """Length of a vector."""
         return self._dimension
 
-    def embed_titles(
-        self, titles: Sequence[str], progress: Callable[[int], None] | None = None
-    ) -> Vectors:
+    def embed_titles(self, titles: Sequence[str], progress: Callable[[int], None] | None = None) -> Vectors:
         """Unit vectors (len(titles), dimension) in float32; `progress` is told how many more are done."""
         order = sorted(range(len(titles)), key=lambda row: len(titles[row]))
         vectors = np.empty((len(titles), self._dimension), np.float32)
@@ -72,7 +68,5 @@ class SentenceEmbedder:
     def embed_questions(self, questions: Sequence[str]) -> Vectors:
         """Unit vectors (len(questions), dimension) in float32."""
         return unit(
-            np.asarray(
-                self._model.encode_query(list(questions), batch_size=32, show_progress_bar=False), np.float32
-            )
+            np.asarray(self._model.encode_query(list(questions), batch_size=32, show_progress_bar=False), np.float32)
         )

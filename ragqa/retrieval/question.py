@@ -14,69 +14,84 @@ from ragqa.records import Language, Question
 # Greetings and courtesies, as many as there are, then at most one frame: what follows a frame is the
 # subject, even where it looks like a frame again ("What is the description of What Is a Frog?").
 _OPENERS: Final[dict[Language, str]] = {
-    "en": r"hi|hello|hey|please|excuse me|(?:can|could|would|will) you|i(?:'d|’d| would) like(?: to)?|i want(?: to)?"
-    r"|i need(?: to)?",
-    "pt": r"oi|olá|ola|bom dia|boa tarde|boa noite|por favor|(?:você|voce|vocês|voces|vc|vcs) (?:pode|podem|poderia|poderiam)"
-    r"|(?:eu )?(?:quero|queria|gostaria de|preciso)",
-    "es": r"hola|buenos días|buenas tardes|(?:puede|puedes|podría|podrías)|(?:yo )?(?:quiero|quisiera|necesito)",
+    "en": r"""
+        hi | hello | hey | please | excuse\ me | (?:can|could|would|will)\ you | i(?:'d|’d|\ would)\ like(?:\ to)?
+        | i\ want(?:\ to)? | i\ need(?:\ to)?
+    """,
+    "pt": r"""
+        oi | olá | ola | bom\ dia | boa\ tarde | boa\ noite | por\ favor
+        | (?:você|voce|vocês|voces|vc|vcs)\ (?:pode|podem|poderia|poderiam)
+        | (?:eu\ )?(?:quero|queria|gostaria\ de|preciso)
+    """,
+    "es": r"""
+        hola | buenos\ días | buenas\ tardes | (?:puede|puedes|podría|podrías) | (?:yo\ )?(?:quiero|quisiera|necesito)
+    """,
 }
-_FRAMES: Final[dict[Language, tuple[str, ...]]] = {
-    "en": (
-        r"(?:(?:what(?:'s|’s| is| are| was)?|give|show|find|tell|know|read|see|get|have)(?: (?:me|us|is))? )?"
-        r"(?:the |a |an |its )?(?:product |full |item )*(?:descriptions?|details?|information|info)"
-        r" (?:of|for|about|on)(?: (?:this|the|that) (?:product|item)\b)?\s*:?",
-        r"(?:(?:can you |please )?(?:tell|show) (?:me|us)|know|learn|read|hear)(?: more| something)? (?:about|of)",
-        r"describe(?: (?:to )?(?:me|us))?(?: (?:this|the|that) (?:product|item)\b)?\s*:?",
-        r"(?:what (?:is|are) )?(?:this|the|that) (?:product|item)\s*:",
-        r"what(?:'s|’s| is| are)(?: an?| the)?",
-        r"(?:do|have) you (?:have|sell|stock|got)(?: (?:an?|any|the))?",
-        r"(?:i(?:'m|’m| am) )?looking for(?: (?:an?|any|the))?",
-    ),
-    "pt": (
-        r"(?:(?:qual|quais|me (?:dê|de|diga|mostre|passe)|dê-me|diga-me|mostre(?:-me)?|saber|ver|ler) )?"
-        r"(?:(?:é|e|eh|são|seria) )?(?:a |as |o |os )?"
-        r"(?:descriç(?:ão|ões)|descric(?:ao|oes)|detalhes?|informaç(?:ão|ões)|informac(?:ao|oes))"
-        r" (?:completa )?(?:de|do|da|dos|das|deste|desse|desta|dessa|sobre o|sobre a|sobre)"
-        r"(?: (?:este |esse |o )?(?:produto|item|artigo)\b)?\s*:?",
-        r"descreva(?:-me)?(?: (?:este|esse|o|a) (?:produto|item)\b)?\s*:?",
-        r"(?:me )?(?:fale|conte|diga)(?:-me)?(?: mais)? (?:sobre|de|do|da)(?: (?:o|a|este|esse))?(?: (?:produto|item)\b)?\s*:?",
-        r"(?:saber|conhecer)(?: mais)?(?: sobre)?(?: (?:o|a))?",
-        r"(?:o )?que (?:é|eh|são)(?: (?:o|a|um|uma))?(?: (?:produto|item)\b)?\s*:?",
-        r"(?:vocês|voces|vcs|você|voce|vc) (?:têm|tem|vende|vendem)",
-        r"(?:estou )?(?:procurando|procuro)(?: (?:por|o|a|um|uma))?",
-        r"(?:este|esse|o) (?:produto|item)\s*:",
-    ),
-    "es": (
-        r"(?:(?:cuál|cual|cuáles|cuales) (?:es|son) )?(?:la |las )?(?:descripci(?:ón|on|ones)|detalles?)"
-        r" (?:de este|de ese|de la|del|de|sobre)(?: (?:producto|artículo|articulo)\b)?\s*:?",
-        r"(?:describe|describa|descríbeme)(?: (?:este|el|la) (?:producto|artículo|articulo)\b)?\s*:?",
-        r"(?:háblame|hablame|cuéntame|cuentame|dime)(?: más| mas)? (?:sobre|de|del)(?: (?:el|la))?",
-        r"saber(?: más| mas)?(?: sobre)?",
-        r"qu(?:é|e) (?:es|son)(?: (?:el|la|un|una))?(?: (?:producto|artículo|articulo)\b)?\s*:?",
-        r"(?:tienen|tienes|venden)",
-        r"(?:estoy )?(?:buscando|busco)(?: (?:el|la|un|una))?",
-    ),
+_FRAMES: Final[dict[Language, str]] = {
+    "en": r"""
+        (?:(?:what(?:'s|’s|\ is|\ are|\ was)?|give|show|find|tell|know|read|see|get|have)(?:\ (?:me|us|is))?\ )?
+            (?:the\ |a\ |an\ |its\ )?(?:product\ |full\ |item\ )*(?:descriptions?|details?|information|info)
+            \ (?:of|for|about|on)(?:\ (?:this|the|that)\ (?:product|item)\b)?\s*:?
+        | (?:(?:can\ you\ |please\ )?(?:tell|show)\ (?:me|us)|know|learn|read|hear)(?:\ more|\ something)?\ (?:about|of)
+        | describe(?:\ (?:to\ )?(?:me|us))?(?:\ (?:this|the|that)\ (?:product|item)\b)?\s*:?
+        | (?:what\ (?:is|are)\ )?(?:this|the|that)\ (?:product|item)\s*:
+        | what(?:'s|’s|\ is|\ are)(?:\ an?|\ the)?
+        | (?:do|have)\ you\ (?:have|sell|stock|got)(?:\ (?:an?|any|the))?
+        | (?:i(?:'m|’m|\ am)\ )?looking\ for(?:\ (?:an?|any|the))?
+    """,
+    "pt": r"""
+        (?:(?:qual|quais|me\ (?:dê|de|diga|mostre|passe)|dê-me|diga-me|mostre(?:-me)?|saber|ver|ler)\ )?
+            (?:(?:é|e|eh|são|seria)\ )?(?:a\ |as\ |o\ |os\ )?
+            (?:descriç(?:ão|ões)|descric(?:ao|oes)|detalhes?|informaç(?:ão|ões)|informac(?:ao|oes))\ (?:completa\ )?
+            (?:de|do|da|dos|das|deste|desse|desta|dessa|sobre\ o|sobre\ a|sobre)
+            (?:\ (?:este\ |esse\ |o\ )?(?:produto|item|artigo)\b)?\s*:?
+        | descreva(?:-me)?(?:\ (?:este|esse|o|a)\ (?:produto|item)\b)?\s*:?
+        | (?:me\ )?(?:fale|conte|diga)(?:-me)?(?:\ mais)?\ (?:sobre|de|do|da)(?:\ (?:o|a|este|esse))?
+            (?:\ (?:produto|item)\b)?\s*:?
+        | (?:saber|conhecer)(?:\ mais)?(?:\ sobre)?(?:\ (?:o|a))?
+        | (?:o\ )?que\ (?:é|eh|são)(?:\ (?:o|a|um|uma))?(?:\ (?:produto|item)\b)?\s*:?
+        | (?:vocês|voces|vcs|você|voce|vc)\ (?:têm|tem|vende|vendem)
+        | (?:estou\ )?(?:procurando|procuro)(?:\ (?:por|o|a|um|uma))?
+        | (?:este|esse|o)\ (?:produto|item)\s*:
+    """,
+    "es": r"""
+        (?:(?:cuál|cual|cuáles|cuales)\ (?:es|son)\ )?(?:la\ |las\ )?(?:descripci(?:ón|on|ones)|detalles?)
+            \ (?:de\ este|de\ ese|de\ la|del|de|sobre)(?:\ (?:producto|artículo|articulo)\b)?\s*:?
+        | (?:describe|describa|descríbeme)(?:\ (?:este|el|la)\ (?:producto|artículo|articulo)\b)?\s*:?
+        | (?:háblame|hablame|cuéntame|cuentame|dime)(?:\ más|\ mas)?\ (?:sobre|de|del)(?:\ (?:el|la))?
+        | saber(?:\ más|\ mas)?(?:\ sobre)?
+        | qu(?:é|e)\ (?:es|son)(?:\ (?:el|la|un|una))?(?:\ (?:producto|artículo|articulo)\b)?\s*:?
+        | (?:tienen|tienes|venden)
+        | (?:estoy\ )?(?:buscando|busco)(?:\ (?:el|la|un|una))?
+    """,
 }
 
 
 def _beginning(pattern: str) -> re.Pattern[str]:
-    return re.compile(rf"[\s¿¡]*(?:{pattern})(?:(?<=:)|(?=[\s,:\"'“”«]|$))[\s,]*", re.IGNORECASE)
+    return re.compile(rf"[\s¿¡]*(?:{pattern})(?:(?<=:)|(?=[\s,:\"'“”«]|$))[\s,]*", re.IGNORECASE | re.VERBOSE)
 
 
 _OPENING: Final = [(language, _beginning(opener)) for language, opener in _OPENERS.items()]
-_FRAMING: Final = [(language, _beginning(frame)) for language, frames in _FRAMES.items() for frame in frames]
-_COURTESY: Final = re.compile(r"[\s,.!?]*\b(?:please|thanks|thank you|por favor|obrigad[oa]|gracias)[\s.!?]*$", re.IGNORECASE)
+_FRAMING: Final = [(language, _beginning(frame)) for language, frame in _FRAMES.items()]
+_COURTESY: Final = re.compile(
+    r"[\s,.!?]*\b(?:please|thanks|thank you|por favor|obrigad[oa]|gracias)[\s.!?]*$", re.IGNORECASE
+)
 _END: Final = re.compile(r"[\s?!.;]+$")
 _QUOTED: Final = re.compile(r"^[\"'“”„«‘`](.+)[\"'“”»’`]$")
 # Words that tell the language of a question without a frame.
 _HINTS: Final[dict[Language, frozenset[str]]] = {
+    "en": frozenset(
+        "what which the of for is are with and this that description about do you have price how where".split()
+    ),
     "pt": frozenset(
         "qual quais descrição descricao deste desse produto você vocês não para com uma do da dos das tem têm é o e em "
         "que sobre preço quero onde como".split()
     ),
-    "es": frozenset("cuál cual descripción descripcion este producto usted no para con una del los las tienen es el y qué sobre".split()),
-    "en": frozenset("what which the of for is are with and this that description about do you have price how where".split()),
-}  # fmt: skip
+    "es": frozenset(
+        "cuál cual descripción descripcion este producto usted no para con una del los las tienen es el y qué "
+        "sobre".split()
+    ),
+}
 
 
 def parse_question(text: str, max_chars: int = 4000) -> Question:

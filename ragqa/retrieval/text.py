@@ -8,7 +8,9 @@ import unicodedata
 from typing import Final
 
 # Signs that tell products apart ("C++", "C#", "4.5 mm", "1/4") stay; all other punctuation is a blank.
-_NOT_KEPT: Final = re.compile(r"[^\w+#]+|_")
+_NOT_KEPT: Final = re.compile(r"(?:[^\w+#]|_)+")
+
+_FRACTION: Final = re.compile("[\u00bc-\u00be\u2150-\u215e]")
 
 
 def fold(text: str) -> str:
@@ -19,17 +21,20 @@ def fold(text: str) -> str:
     >>> fold("C++ Primer")
     'c++ primer'
     """
-    text = text.casefold()
     if not text.isascii():
-        decomposed = unicodedata.normalize("NFKD", text)
-        text = "".join(char for char in decomposed if not unicodedata.combining(char))
+        text = _FRACTION.sub(r" \g<0>", text)
+        # Twice, since compatibility forms such as a mathematical A have a capital inside.
+        for _ in range(2):
+            decomposed = unicodedata.normalize("NFKD", text.casefold())
+            text = "".join(char for char in decomposed if not unicodedata.combining(char))
+    text = text.casefold()
     return _NOT_KEPT.sub(" ", text).strip()
 
 
 @functools.lru_cache(maxsize=65536)
 def trigrams(text: str) -> frozenset[str]:
     """The character trigrams of the folded words, each word padded by one blank on either side."""
-    found = set()
+    found: set[str] = set()
     for word in fold(text).split():
         padded = f" {word} "
         found.update(padded[i : i + 3] for i in range(len(padded) - 2))

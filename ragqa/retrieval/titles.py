@@ -13,6 +13,7 @@ from ragqa.errors import IndexDamagedError
 from ragqa.files import HashingFile
 from ragqa.retrieval.text import fold
 
+
 def title_hash(title: str) -> int:
     """64-bit hash of a folded title; a title of punctuation alone is taken as it is."""
     return xxhash.xxh3_64_intdigest((fold(title) or title.strip()).encode())

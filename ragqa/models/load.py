@@ -1,0 +1,103 @@
+"""A model's name -> the model, ready to use, and where it was taken from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from ragqa.errors import ModelError
+from ragqa.models.device import choose_device, choose_dtype
+from ragqa.models.packaged import DEFAULT_EMBEDDER, DEFAULT_GENERATOR, PACKAGED, in_package
+from ragqa.models.source import ModelSource, first_line, in_folder, is_hub_id, on_hub, quiet
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def find_model(name: str) -> ModelSource:
+    """Find the files of a model, fetching them from the Hub if they are not on this machine.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be reached.
+    """
+    if name and Path(name).is_dir():
+        return in_folder(name)
+    if not is_hub_id(name):
+        raise ModelError(f"{name}: no such folder; a model is a local folder or a Hub id such as {DEFAULT_EMBEDDER}")
+    found = on_hub(name)
+    if isinstance(found, ModelSource):
+        return found
+    packaged = PACKAGED.get(name)
+    if packaged is None:
+        raise ModelError(
+            f"{name}: {found}; name a local folder, or one of the models that PyPI packages carry: "
+            + ", ".join(PACKAGED)
+        )
+    return in_package(name, packaged, found)
+
+
+def load_embedder(
+    name: str = DEFAULT_EMBEDDER, device: str = "auto", dtype: str = "auto"
+) -> tuple[SentenceTransformer, ModelSource]:
+    """Load a sentence-transformers model.
+
+    Raises:
+        ModelError: it cannot be found or is no sentence encoder.
+    """
+    source = find_model(name)
+    place = choose_device(device)
+    number_format = choose_dtype(dtype, place)
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        with quiet():
+            model = SentenceTransformer(
+                str(source.folder),
+                device=place,
+                local_files_only=True,
+                model_kwargs={"dtype": number_format, "use_safetensors": True},
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{name}: cannot be loaded as a sentence encoder ({first_line(error)})") from error
+    return model, source
+
+
+def load_generator(
+    name: str = DEFAULT_GENERATOR, device: str = "auto", dtype: str = "auto", adapter: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ModelSource]:
+    """Load a causal language model and its tokenizer, ready to generate (padding on the left).
+
+    Args:
+        name: a Hub id or a local folder.
+        device, dtype: see `choose_device` and `choose_dtype`.
+        adapter: a folder with a LoRA adapter (peft) for the model.
+
+    Raises:
+        ModelError: it cannot be found or is no causal language model.
+    """
+    if adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
+        raise ModelError(f"{adapter}: no LoRA adapter in this folder (adapter_config.json is missing)")
+    source = find_model(name)
+    place = choose_device(device)
+    number_format = choose_dtype(dtype, place)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                source.folder, local_files_only=True, dtype=number_format, use_safetensors=True
+            )
+            if adapter is not None:
+                from peft import PeftModel
+
+                model = PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{name}: cannot be loaded as a causal language model ({first_line(error)})") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return model.to(place).eval(), tokenizer, source

@@ -1,0 +1,175 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragqa import build_index, open_index
+from ragqa.errors import BusyError, CatalogueError, InputError, ModelError, StorageError
+from ragqa.index.lock import writing_lock
+from ragqa.index.storage import CURRENT, live_generation
+from tests.conftest import DEMO, ROOT
+
+ROWS = [{"uid": str(i), "title": f"Product {i}", "content": f"Number {i} of the row"} for i in range(12)]
+
+
+def entries(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+
+
+def test_the_same_catalogue_gives_the_same_bytes(demo_index: Path, tmp_path: Path) -> None:
+    again = build_index(DEMO, tmp_path / "again")
+    assert again.manifest["content_sha256"] == open_index(demo_index).manifest["content_sha256"]
+
+
+def test_a_finished_build_leaves_one_generation_and_no_remains(tmp_path: Path) -> None:
+    build_index(ROWS, tmp_path / "x")
+    assert entries(tmp_path / "x") == {CURRENT, "g000001", ".lock"}
+    assert entries(tmp_path / "x" / "g000001") == {
+        "manifest.json", "products.arrow", "vectors.faiss", "titles.bin", "confidence.json", "cleaning.json",
+    }  # fmt: skip
+
+
+def test_building_again_replaces_the_live_generation_and_keeps_one_old(tmp_path: Path) -> None:
+    for count in (3, 4, 5):
+        build_index(ROWS[:count], tmp_path / "x")
+    assert entries(tmp_path / "x") == {CURRENT, "g000002", "g000003", ".lock"}
+    assert len(open_index(tmp_path / "x")) == 5
+
+
+def test_a_reader_of_the_old_index_goes_on_reading_it(tmp_path: Path) -> None:
+    old = build_index(ROWS[:3], tmp_path / "x")
+    for count in (4, 5, 6):
+        build_index(ROWS[:count], tmp_path / "x")
+    assert [product.id for product in old.store] == ["0", "1", "2"]
+    assert len(old.dense) == 3
+
+
+def test_the_limit_takes_the_first_products(tmp_path: Path) -> None:
+    index = build_index(ROWS, tmp_path / "x", limit=5)
+    assert [product.id for product in index.store] == ["0", "1", "2", "3", "4"]
+    with pytest.raises(InputError, match="--limit must be at least 1"):
+        build_index(ROWS, tmp_path / "y", limit=0)
+
+
+KILLED = """
+    import os, signal, sys
+    import ragqa.index.build as build
+    from ragqa.retrieval.embed import SentenceEmbedder
+    build._BLOCK = 64
+    blocks = int(sys.argv[3])
+    embed = SentenceEmbedder.embed_titles
+    def counting(self, titles, progress=None):
+        global blocks
+        print("embedding", len(titles))
+        sys.stdout.flush()
+        if blocks == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        blocks -= 1
+        return embed(self, titles, progress)
+    SentenceEmbedder.embed_titles = counting
+    index = build.build_index(sys.argv[1], sys.argv[2])
+    print(index.manifest["content_sha256"])
+"""
+
+
+def test_a_build_killed_while_embedding_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole = run_python(KILLED, DEMO, tmp_path / "whole", 99)
+    assert whole.stdout.count("embedding 64") == 5, whole.stderr
+    killed = run_python(KILLED, DEMO, tmp_path / "killed", 3)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "killed" / ".partial").exists()
+    assert not (tmp_path / "killed" / CURRENT).exists()
+    resumed = run_python(KILLED, DEMO, tmp_path / "killed", 99)
+    assert resumed.stdout.count("embedding 64") == 2, resumed.stderr
+    assert resumed.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
+
+
+def test_work_on_another_catalogue_is_not_gone_on_with(tmp_path: Path) -> None:
+    killed = run_python(KILLED, DEMO, tmp_path / "x", 3)
+    assert killed.returncode == -signal.SIGKILL
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    assert [product.id for product in build_index(other, tmp_path / "x").store] == [row["uid"] for row in ROWS]
+
+
+def test_a_failed_rebuild_leaves_the_old_index_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_index(ROWS, tmp_path / "x")
+    before = (live_generation(tmp_path / "x") / "manifest.json").read_bytes()
+    with pytest.raises(CatalogueError):
+        build_index([{"title": "no", "content": ""}], tmp_path / "x")
+    assert (live_generation(tmp_path / "x") / "manifest.json").read_bytes() == before
+    assert entries(tmp_path / "x") == {CURRENT, "g000001", ".lock"}
+
+
+def test_a_failed_first_build_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError):
+        build_index([{"title": "no", "content": ""}], tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(ModelError):
+        build_index(ROWS, tmp_path / "x", embedder="no/such-model")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "failing", ["products.arrow", "block-", "vectors.faiss", "titles.bin", "manifest.json", CURRENT]
+)
+def test_a_full_disk_is_told_in_one_line_and_the_same_command_completes(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ragqa.files import HashingFile
+
+    def full(self: HashingFile, data: Any) -> int:
+        if failing in self.path.name:
+            raise OSError(28, "No space left on device", str(self.path))
+        return write(self, data)
+
+    write = HashingFile.write
+    catalogue = tmp_path / "c.jsonl"
+    catalogue.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    with monkeypatch.context() as patch:
+        patch.setattr(HashingFile, "write", full)
+        with pytest.raises((StorageError, OSError)) as caught:
+            build_index(catalogue, tmp_path / "x")
+    assert isinstance(caught.value, StorageError), repr(caught.value)
+    assert "no space left to write" in str(caught.value)
+    assert not (tmp_path / "x" / CURRENT).exists()
+    assert len(build_index(catalogue, tmp_path / "x")) == 12
+    assert entries(tmp_path / "x") == {CURRENT, "g000001", ".lock"}
+
+
+def test_a_second_writer_is_told_who_is_writing(tmp_path: Path) -> None:
+    with writing_lock(tmp_path / "x"), pytest.raises(BusyError, match=f"process {os.getpid()} .* is writing there"):
+        build_index(ROWS, tmp_path / "x")
+
+
+def test_the_lock_of_a_dead_process_is_no_hindrance(tmp_path: Path) -> None:
+    code = """
+        import os, signal, sys
+        from pathlib import Path
+        from ragqa.index.lock import writing_lock
+        with writing_lock(Path(sys.argv[1])):
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert run_python(code, tmp_path / "x").returncode == -signal.SIGKILL
+    assert len(build_index(ROWS, tmp_path / "x")) == 12
+
+
+def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write .*choose"):
+        build_index(ROWS, tmp_path / "file" / "x")
+    with pytest.raises(StorageError, match=r"cannot write .*choose"):
+        build_index(ROWS, tmp_path / "file")

@@ -1,0 +1,63 @@
+import random
+
+import pytest
+
+from ragqa.errors import IndexDamagedError
+from ragqa.records import Candidate, Product
+from ragqa.retrieval.confidence import DEFAULT, Confidence, features, fit, mistyped, partial_title
+
+
+def candidate(title: str, score: float, id_: str = "a") -> Candidate:
+    return Candidate(Product(id_, title, "d"), 0, score, score, score, False)
+
+
+def test_the_margin_is_to_the_next_other_title() -> None:
+    ranked = [candidate("Low Tide", 0.9), candidate("LOW TIDE", 0.9, "b"), candidate("High Tide", 0.6, "c")]
+    assert features(ranked, 0.5) == (0.9, 0.9, 0.5, pytest.approx(0.3))
+
+
+def test_without_a_rival_the_margin_is_the_score() -> None:
+    assert features([candidate("Low Tide", 0.9)], 1.0)[3] == 0.9
+
+
+def test_the_probability_is_the_logistic_function() -> None:
+    # 1 / (1 + e^-(0.5 * 2 + 1)) = 0.880797
+    assert Confidence((0.5, 0.0, 0.0, 0.0), 1.0)((2.0, 9.0, 9.0, 9.0)) == pytest.approx(0.880797, abs=1e-6)
+
+
+def test_a_fitted_model_tells_what_it_was_shown_apart() -> None:
+    rng = random.Random(0)
+    rows = [(rng.random(), rng.random(), rng.random(), rng.random()) for _ in range(400)]
+    model = fit(rows, [row[1] > 0.5 for row in rows])
+    assert model((0.5, 0.9, 0.5, 0.5)) > 0.9
+    assert model((0.5, 0.1, 0.5, 0.5)) < 0.1
+    assert model.fitted_on == 400
+    assert model.log_loss < 0.3
+
+
+@pytest.mark.parametrize("right", [[True] * 200, [False] * 200, [True, False] * 20])
+def test_too_little_to_fit_on_gives_the_default(right: list[bool]) -> None:
+    assert fit([(0.1, 0.2, 0.3, 0.4)] * len(right), right) == DEFAULT
+
+
+def test_a_model_survives_its_dictionary() -> None:
+    model = Confidence((1.0, 2.0, 3.0, 4.0), -1.0, 120, 0.4)
+    assert Confidence.from_dict(model.to_dict()) == model
+    with pytest.raises(IndexDamagedError, match="other features"):
+        Confidence.from_dict(model.to_dict() | {"features": ["cosine"]})
+
+
+def test_a_partial_title_keeps_words_in_order() -> None:
+    title = "one two three four five six seven eight nine ten"
+    partial = partial_title(title, random.Random(1)).split()
+    assert len(partial) == 6  # round(6.5) is 6
+    assert partial == [word for word in title.split() if word in partial]
+    assert partial_title("one", random.Random(1)) == "one"
+
+
+def test_a_mistyped_title_differs_a_little() -> None:
+    title = "Lumen Trail Headlamp LT-350"
+    wrong = [mistyped(title, random.Random(seed)) for seed in range(50)]
+    assert sum(text != title for text in wrong) >= 45  # swapping two equal letters changes nothing
+    assert all(abs(len(text) - len(title)) <= 3 for text in wrong)
+    assert mistyped("2-350", random.Random(0)) == "2-350"

@@ -1,0 +1,84 @@
+import importlib.metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ragqa.errors import IndexDamagedError, MissingDependencyError
+from ragqa.files import HashingFile
+from ragqa.retrieval.dense import DenseIndex, import_faiss
+from ragqa.retrieval.embed import unit
+from ragqa.retrieval.text import fold
+from ragqa.retrieval.titles import TitleTable
+
+
+@given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=40))
+def test_every_title_is_found_among_the_rows_that_fold_alike(titles: list[str]) -> None:
+    table = TitleTable.build(titles)
+    for row, title in enumerate(titles):
+        assert row in table.rows(title)
+        alike = [
+            i for i, other in enumerate(titles) if (fold(other) or other.strip()) == (fold(title) or title.strip())
+        ]
+        assert table.rows(title) == alike
+
+
+def test_a_saved_table_answers_as_before(tmp_path: Path) -> None:
+    table = TitleTable.build(["Low Tide", "High Tide", "low  tide"])
+    with HashingFile(tmp_path / "titles.bin") as file:
+        table.save(file)
+    loaded = TitleTable.load(tmp_path / "titles.bin")
+    assert len(loaded) == 3
+    assert loaded.rows("LOW TIDE") == [0, 2]
+    assert loaded.rows("no tide") == []
+
+
+def test_a_table_cut_short_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "titles.bin").write_bytes(b"\0" * 17)
+    with pytest.raises(IndexDamagedError, match="17 bytes"):
+        TitleTable.load(tmp_path / "titles.bin")
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 300), st.integers(1, 20), st.integers(0, 2**32 - 1))
+def test_dense_search_agrees_with_numpy(count: int, k: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    titles, questions = (unit(random.normal(size=(n, 16)).astype(np.float32)) for n in (count, 3))
+    index = DenseIndex.empty(16)
+    index.add(titles)
+    scores, rows = index.search(questions, k)
+    expected = -np.sort(-(questions @ titles.T), axis=1)[:, :k]
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    for question, found in zip(questions, rows, strict=True):
+        np.testing.assert_allclose(titles[found] @ question, sorted(titles[found] @ question, reverse=True), atol=1e-6)
+    assert index.similarity(questions[0], int(rows[0, 0])) == pytest.approx(float(scores[0, 0]), abs=1e-5)
+
+
+def test_a_saved_dense_index_finds_the_same(tmp_path: Path) -> None:
+    vectors = unit(np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32))
+    index = DenseIndex.empty(8)
+    index.add(vectors)
+    with HashingFile(tmp_path / "v.faiss") as file:
+        index.save(file)
+    loaded = DenseIndex.load(tmp_path / "v.faiss")
+    assert (len(loaded), loaded.dimension) == (50, 8)
+    np.testing.assert_array_equal(loaded.search(vectors, 5)[1], index.search(vectors, 5)[1])
+
+
+def test_a_file_that_is_no_faiss_index_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "v.faiss").write_bytes(b"no index at all")
+    with pytest.raises(IndexDamagedError, match="not a whole FAISS index"):
+        DenseIndex.load(tmp_path / "v.faiss")
+
+
+def test_faiss_for_cpu_and_gpu_side_by_side_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "1.15.1")
+    with pytest.raises(MissingDependencyError, match=r"both installed.*pip uninstall -y faiss-cpu faiss-gpu"):
+        import_faiss()
+
+
+def test_unit_vectors_have_length_one_and_zero_stays_zero() -> None:
+    vectors = unit(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32))
+    np.testing.assert_allclose(vectors, [[0.6, 0.8], [0.0, 0.0]], atol=1e-6)

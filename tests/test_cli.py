@@ -1,0 +1,166 @@
+"""The command line: help, exit status, one line for every mistake."""
+
+import gzip
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ragqa.cli import COMMANDS, main
+from ragqa.index.storage import live_generation
+from tests.conftest import ROOT
+
+Captured = pytest.CaptureFixture[str]
+
+
+def fails(arguments: list[str], capsys: Captured) -> str:
+    """Run a command that must fail with status 2 and one line on stderr; returns the line."""
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, captured.err
+    assert captured.err.splitlines()[-1] == lines[0]
+    assert "Traceback" not in captured.err
+    return lines[0]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_that_ends_in_an_example_that_parses(name: str, capsys: Captured) -> None:
+    assert main([name, "--help"]) == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith("example: python -m ragqa."), last
+    words = shlex.split(last.removeprefix("example: "))
+    assert words[2] == f"ragqa.{name.replace('-', '_')}"
+
+
+def test_the_overview_names_every_command(capsys: Captured) -> None:
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("ragqa 0.")
+
+
+def test_an_unknown_command_or_option_is_told(capsys: Captured) -> None:
+    assert "no command 'asc'; there are prepare, build-index, ask" in fails(["asc"], capsys)
+    assert "unrecognized arguments: --topk 3" in fails(["ask", "x", "q", "--topk", "3"], capsys)
+    assert "see ragqa ask --help" in fails(["ask"], capsys)
+
+
+def test_a_missing_index_is_told_with_the_command_that_builds_it(tmp_path: Path, capsys: Captured) -> None:
+    assert "no such index; build it: python -m ragqa.build_index" in fails(["ask", str(tmp_path / "no"), "q"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["  "], "the question is empty"),
+        (["a" * 100_000], "100,000 characters; at most 4,000 are accepted (--max-question-chars)"),
+        (["q", "--top-k", "0"], "top_k must be a whole number of at least 1"),
+        (["q", "--min-confidence", "7"], "min_confidence must be from 0 to 1"),
+        (["q", "--device", "cuda:9"], "'cuda:9' is not on this machine"),
+        (["q", "--dtype", "int8"], "unknown dtype 'int8'"),
+        (["lumen 350", "--generator", "no/such"], "no/such: not in the Hub's cache"),
+        (["lumen 350", "--adapter", "nowhere"], "nowhere: no LoRA adapter in this folder"),
+        (["q", "--embedder", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_a_mistake_in_a_question_or_option_is_one_line(
+    arguments: list[str], message: str, demo_index: Path, capsys: Captured
+) -> None:
+    assert message in fails(["ask", str(demo_index), *arguments], capsys)
+
+
+def test_a_damaged_index_is_one_line(own_index: Path, capsys: Captured) -> None:
+    part = live_generation(own_index) / "vectors.faiss"
+    content = bytearray(part.read_bytes())
+    content[1000] ^= 1
+    part.write_bytes(content)
+    assert "vectors.faiss: its content changed" in fails(["ask", str(own_index), "q"], capsys)
+
+
+def test_build_index_names_its_mistakes_and_leaves_nothing(tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "out"
+    catalogue = tmp_path / "c.json"
+    catalogue.write_text('{"title": "a", "content": "b"}\n{"title": \n')
+    arguments = ["build-index", str(catalogue), "--out", str(out)]
+    assert f"{catalogue}: line 2: not valid JSON" in fails(arguments, capsys)
+    assert not out.exists()
+    assert "no/such: not in the Hub's cache" in fails([*arguments, "--embedder", "no/such"], capsys)
+    assert not out.exists()
+    assert "--name '../x'" in fails(["build-index", str(catalogue), "--name", "../x"], capsys)
+
+
+def test_build_index_skips_malformed_rows_when_told_to(tmp_path: Path, capsys: Captured) -> None:
+    catalogue = tmp_path / "c.json"
+    catalogue.write_text('{"title": "a", "content": "b"}\n{"title": \n')
+    out = tmp_path / "out"
+    assert main(["build-index", str(catalogue), "--out", str(out), "--on-error", "skip"]) == 0
+    captured = capsys.readouterr()
+    assert "1  skipped: malformed" in captured.err
+    assert f"{out}: 1 products" in captured.out
+    assert json.loads((live_generation(out) / "cleaning.json").read_text())["malformed_count"] == 1
+
+
+def test_the_index_is_named_after_the_catalogue(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toys").mkdir()
+    row = b'{"title": "a", "content": "b"}\n'
+    (tmp_path / "toys" / "trn.json.gz").write_bytes(gzip.compress(row))
+    (tmp_path / "My shop.jsonl").write_bytes(row)
+    assert main(["build-index", "toys/trn.json.gz", "-q"]) == 0
+    assert main(["build_index", "My shop.jsonl", "-q"]) == 0
+    assert {path.name for path in (tmp_path / "indexes").iterdir()} == {"toys", "My-shop"}
+
+
+def test_json_output_is_one_object_a_question(demo_index: Path, capsys: Captured) -> None:
+    questions = ["lumen headlamp LT-350", "chainsaw"]
+    assert main(["ask", str(demo_index), *questions, "--json", "--top-k", "2", "-q"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["question"] for answer in found] == questions
+    assert [answer["abstained"] for answer in found] == [False, True]
+    assert [len(answer["sources"]) for answer in found] == [2, 2]
+    assert "prompt" not in found[0]
+
+
+def test_the_prompt_is_shown_when_asked_for(demo_index: Path, capsys: Captured) -> None:
+    assert main(["ask", str(demo_index), "lumen headlamp LT-350", "--show-prompt", "-q"]) == 0
+    out = capsys.readouterr().out
+    assert "<|im_start|>user" in out
+    assert "Question: lumen headlamp LT-350" in out
+
+
+def test_without_a_question_questions_are_read_a_line_each(demo_index: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ragqa.ask", str(demo_index), "-q"],
+        input="Lumen Trail Headlamp LT-350\n\n?!\nThe Lighthouse Keeper's Kittens\n",
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.stdout.count("Q: ") == 2, done.stderr
+    assert "error: the question is empty" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+
+
+def test_a_broken_pipe_is_no_traceback(demo_index: Path) -> None:
+    command = f"{shlex.quote(sys.executable)} -m ragqa.ask {shlex.quote(str(demo_index))} a b c -q | head -c 1"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_an_interrupt_ends_with_status_130_and_says_how_to_go_on(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ragqa.index.build.build_index", interrupt)
+    assert main(["build-index", str(tmp_path), "--out", str(tmp_path / "x")]) == 130
+    assert "interrupted; the same command goes on" in capsys.readouterr().err

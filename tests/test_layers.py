@@ -1,0 +1,91 @@
+"""No module imports one that comes later on the way from a catalogue to an answer."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+# The way, first to last; a package stands for all modules in it.
+WAY = [
+    "errors",
+    "records",
+    "settings",
+    "progress",
+    "files",
+    "models",
+    "catalogue",
+    "retrieval",
+    "index",
+    "generation",
+    "answerer",
+    "commands",
+    "cli",
+]
+# Within the packages whose modules are steps themselves.
+STEPS = {
+    "models": ["source", "packaged", "device", "load"],
+    "catalogue": ["read", "clean", "store", "export"],
+    "retrieval": ["text", "question", "embed", "dense", "titles", "confidence", "retriever"],
+    "index": ["lock", "storage", "build"],
+    "generation": ["prompt", "decode"],
+}
+SHIMS = {"prepare", "build_index", "ask", "__init__"}
+MODULES = sorted(p.relative_to(ROOT / "ragqa") for p in (ROOT / "ragqa").rglob("*.py"))
+
+
+def imported(path: Path) -> set[tuple[str, ...]]:
+    """Modules of ragqa that a file imports, also inside functions; not those for type checkers alone."""
+    tree = ast.parse((ROOT / "ragqa" / path).read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ragqa":
+            parts = tuple(node.module.split(".")[1:])
+            for alias in node.names:
+                deeper = ROOT.joinpath("ragqa", *parts, alias.name)
+                names.add((*parts, alias.name) if deeper.with_suffix(".py").exists() or deeper.is_dir() else parts)
+        elif isinstance(node, ast.Import):
+            names |= {tuple(a.name.split(".")[1:]) for a in node.names if a.name.split(".")[0] == "ragqa"}
+    return {name for name in names if name}
+
+
+def test_every_module_has_its_place_on_the_way() -> None:
+    places = {path.parts[0].removesuffix(".py") for path in MODULES}
+    assert places == set(WAY) | SHIMS
+    for package, steps in STEPS.items():
+        inside = {path.stem for path in MODULES if path.parts[0] == package} - {"__init__"}
+        assert inside == set(steps), package
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parts[0].removesuffix(".py") not in SHIMS], ids=str)
+def test_imports_only_go_forward(path: Path) -> None:
+    here = path.parts[0].removesuffix(".py")
+    for name in imported(path):
+        assert name[0] not in SHIMS, f"{path} imports {'.'.join(name)}"
+        assert WAY.index(name[0]) <= WAY.index(here), f"{path} imports {'.'.join(name)}, which comes later"
+        if name[0] == here and here in STEPS and path.stem != "__init__" and len(name) > 1:
+            steps = STEPS[here]
+            assert steps.index(name[1]) < steps.index(path.stem), f"{path} imports {name[1]}, which comes later"
+
+
+def test_only_one_package_calls_from_pretrained_of_the_libraries() -> None:
+    callers = {
+        str(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse((ROOT / "ragqa" / path).read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "from_pretrained"
+    }
+    assert callers == {
+        "models/load.py",
+        "models/packaged.py",
+        "commands/ask.py",
+    }  # the latter calls Answerer.from_pretrained
+
+
+def test_files_can_be_held_in_the_head() -> None:
+    lengths = {str(path): len((ROOT / "ragqa" / path).read_text("utf-8").splitlines()) for path in MODULES}
+    assert {path: length for path, length in lengths.items() if length > 450} == {}
