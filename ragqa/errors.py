@@ -68,3 +68,8 @@ class BusyError(RagqaError):
 
 class MissingDependencyError(RagqaError, ImportError):
     """A package that is needed is missing, or two packages clash."""
+
+
+def first_line(error: BaseException) -> str:
+    """The beginning of another library's message, for one of ours."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ragqa.catalogue.read import FORMATS, TEXT_COLUMNS, TITLE_COLUMNS
+from ragqa.catalogue.columns import TEXT_COLUMNS, TITLE_COLUMNS
+from ragqa.catalogue.read import FORMATS
 from ragqa.cli import main
 
 GOOD = '{"uid": "1", "title": "A", "content": "text"}\n'
@@ -214,6 +215,11 @@ def test_parquet_text_that_is_not_utf_8_is_refused(refusal: Run) -> None:
     assert refusal("trn.parquet", buffer.getvalue()).startswith("trn.parquet: not a valid Parquet file ('utf-8' codec")
 
 
+def test_nothing_but_malformed_rows_is_an_error_that_shows_the_first(refusal: Run) -> None:
+    said = refusal("trn.json", GOOD.encode("utf-16"), "--on-error", "skip")
+    assert said.startswith("trn.json: no rows in it but 2 malformed (first: trn.json: line 1: not utf-8")
+
+
 def test_a_shard_that_points_nowhere_is_refused(refusal: Run, folder: Path) -> None:
     (folder / "shards").mkdir()
     (folder / "shards" / "a.json").symlink_to("nowhere")
@@ -225,6 +231,11 @@ def test_a_folder_without_a_catalogue_is_refused(refusal: Run, folder: Path) -> 
     assert refusal("shards", None) == f"shards: the folder holds no catalogue; accepted are {FORMATS}"
 
 
+def test_a_missing_catalogue_is_named_also_where_an_older_result_lies(refusal: Run, folder: Path) -> None:
+    (folder / "out.csv").write_text("old")
+    assert refusal("no.json", None).startswith("no.json: no such file or folder; ")
+
+
 def test_a_broken_saved_data_set_is_refused(refusal: Run, folder: Path) -> None:
     (folder / "saved").mkdir()
     (folder / "saved" / "state.json").write_text("{")
@@ -233,4 +244,4 @@ def test_a_broken_saved_data_set_is_refused(refusal: Run, folder: Path) -> None:
 
 def test_a_name_that_is_neither_a_file_nor_on_the_hub_says_both(refusal: Run) -> None:
     said = refusal("nobody/nothing", None)
-    assert said.startswith("nobody/nothing: no such file, and no data set of that name could be loaded from the Hub (")
+    assert said.startswith("nobody/nothing: no such file, and no data set of that name could be read from the Hub (")

@@ -26,7 +26,7 @@ WAY = [
 # Within the packages whose modules are steps themselves.
 STEPS = {
     "models": ["source", "packaged", "device", "load"],
-    "catalogue": ["read", "clean", "store", "export"],
+    "catalogue": ["columns", "formats", "read", "clean", "store", "export"],
     "retrieval": ["text", "question", "embed", "dense", "titles", "confidence", "retriever"],
     "index": ["lock", "storage", "build"],
     "generation": ["prompt", "decode"],
@@ -88,4 +88,4 @@ def test_only_one_package_calls_from_pretrained_of_the_libraries() -> None:
 
 def test_files_can_be_held_in_the_head() -> None:
     lengths = {str(path): len((ROOT / "ragqa" / path).read_text("utf-8").splitlines()) for path in MODULES}
-    assert {path: length for path, length in lengths.items() if length > 450} == {}
+    assert {path: length for path, length in lengths.items() if length > 360} == {}

@@ -10,7 +10,7 @@ import html
 import html.entities
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ragqa.catalogue.read import Row
+from ragqa.catalogue.columns import Row
 from ragqa.records import Product
 from ragqa.settings import CleaningSettings
 
@@ -113,22 +113,23 @@ class SeenHashes:
     def __init__(self) -> None:
         self._levels: list[npt.NDArray[np.uint64]] = []
 
-    def add(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-        """Add a block of hashes (n,); returns (n,) true where a hash came for the first time."""
-        block, first = np.unique(hashes, return_index=True)
-        new = np.ones(len(block), dtype=bool)
+    def contains(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """Which of `hashes` (n,) were added before, as (n,) truth values."""
+        found = np.zeros(len(hashes), dtype=bool)
         for level in self._levels:
-            at = np.searchsorted(level, block)
+            at = np.searchsorted(level, hashes)
             at[at == len(level)] = 0
-            new &= level[at] != block
-        fresh = np.zeros(len(hashes), dtype=bool)
-        fresh[first[new]] = True
-        if new.any():
-            self._levels.append(block[new])
-            while len(self._levels) > 1 and len(self._levels[-1]) * 2 > len(self._levels[-2]):
-                last = self._levels.pop()
-                self._levels[-1] = np.union1d(self._levels[-1], last)
-        return fresh
+            found |= level[at] == hashes
+        return found
+
+    def add(self, hashes: npt.NDArray[np.uint64]) -> None:
+        """Add a block of hashes (n,)."""
+        if not len(hashes):
+            return
+        self._levels.append(np.unique(hashes))
+        while len(self._levels) > 1 and len(self._levels[-1]) * 2 > len(self._levels[-2]):
+            last = self._levels.pop()
+            self._levels[-1] = np.union1d(self._levels[-1], last)
 
 
 # Reasons for which a row is dropped, in the order in which they are looked at.
@@ -233,10 +234,7 @@ class Cleaner:
                 self.report.drop("no_description", row)
             else:
                 complete.append((row, product))
-        complete = self._first_seen(
-            complete, self._texts, "duplicate", lambda p: f"{p.title}\0{p.description}".casefold()
-        )
-        complete = self._first_seen(complete, self._ids, "repeated_id", lambda p: p.id)
+        complete = self._first_seen(complete)
         for row, product in complete:
             self._count(row, product)
         return [product for _, product in complete]
@@ -251,21 +249,29 @@ class Cleaner:
         id_ = clean_text(row.id) or xxhash.xxh3_64_hexdigest(f"{title}\0{description}".encode())
         return Product(id_, title, description)
 
-    def _first_seen(
-        self,
-        rows: list[tuple[Row, Product]],
-        seen: SeenHashes,
-        reason: str,
-        key: Callable[[Product], str],
-    ) -> list[tuple[Row, Product]]:
+    def _first_seen(self, rows: list[tuple[Row, Product]]) -> list[tuple[Row, Product]]:
+        """The rows whose text and id are both new. Only these are remembered: a dropped row hides no other."""
         if not rows:
             return rows
-        hashes = [xxhash.xxh3_64_intdigest(key(product).encode()) for _, product in rows]
-        fresh = seen.add(np.array(hashes, dtype=np.uint64))
-        for (row, _), new in zip(rows, fresh, strict=True):
-            if not new:
-                self.report.drop(reason, row)
-        return [item for item, new in zip(rows, fresh, strict=True) if new]
+        texts = _hashes(f"{product.title}\0{product.description}".casefold() for _, product in rows)
+        ids = _hashes(product.id for _, product in rows)
+        known_text, known_id = self._texts.contains(texts), self._ids.contains(ids)
+        block_texts: set[int] = set()
+        block_ids: set[int] = set()
+        kept = []
+        for i, (row, product) in enumerate(rows):
+            text, id_ = int(texts[i]), int(ids[i])
+            if known_text[i] or text in block_texts:
+                self.report.drop("duplicate", row)
+            elif known_id[i] or id_ in block_ids:
+                self.report.drop("repeated_id", row)
+            else:
+                block_texts.add(text)
+                block_ids.add(id_)
+                kept.append((row, product))
+        self._texts.add(np.fromiter(block_texts, np.uint64))
+        self._ids.add(np.fromiter(block_ids, np.uint64))
+        return kept
 
     def _count(self, row: Row, product: Product) -> None:
         report = self.report
@@ -277,3 +283,7 @@ class Cleaner:
             report.titles_cut += len(clean_text(row.title)) > limits.max_title_chars
         if len(row.text) > limits.max_description_chars:
             report.descriptions_cut += len(clean_text(row.text)) > limits.max_description_chars
+
+
+def _hashes(keys: Iterable[str]) -> npt.NDArray[np.uint64]:
+    return np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), np.uint64)

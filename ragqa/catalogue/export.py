@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ragqa.catalogue.clean import Cleaner, CleaningReport
-from ragqa.catalogue.read import Catalogue, ReadOptions
+from ragqa.catalogue.columns import ReadOptions
+from ragqa.catalogue.read import Catalogue
 from ragqa.catalogue.store import to_batch
 from ragqa.errors import CatalogueError, InputError
 from ragqa.files import HashingFile, replacing, write_json
@@ -155,6 +156,13 @@ _SINKS: Final[dict[str, Callable[[HashingFile, str | None], AbstractContextManag
 }
 
 
+def _same_file(path: Path, source: str | os.PathLike[str]) -> bool:
+    try:
+        return path.samefile(source)
+    except OSError:  # one of them is not there
+        return False
+
+
 def prepare(
     source: Any,
     out: str | Path,
@@ -189,7 +197,7 @@ def prepare(
         raise InputError(f"the template {template!r} has no {{title}} in it")
     if pairs and any("\ud800" <= letter <= "\udfff" for letter in template):
         raise InputError(f"the template {template!r} has bytes in it that are no text")
-    if isinstance(source, str | os.PathLike) and path.exists() and path.samefile(source):
+    if isinstance(source, str | os.PathLike) and _same_file(path, source):
         raise InputError(f"{path}: this is the catalogue itself; choose another place with --out")
     catalogue = Catalogue(source, options)
     with (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ragqa.catalogue.read import FORMATS, ReadOptions
+from ragqa.catalogue.columns import ReadOptions
+from ragqa.catalogue.read import FORMATS
 from ragqa.settings import CleaningSettings
 
 

@@ -22,8 +22,9 @@ import numpy as np
 import ragqa
 from ragqa import models
 from ragqa.catalogue.clean import CleaningReport
+from ragqa.catalogue.columns import ReadOptions
 from ragqa.catalogue.export import clean_catalogue
-from ragqa.catalogue.read import Catalogue, ReadOptions
+from ragqa.catalogue.read import Catalogue
 from ragqa.catalogue.store import ProductStore, StoreWriter
 from ragqa.errors import InputError
 from ragqa.files import HashingFile, replacing, sha256_of, storage_errors, write_json

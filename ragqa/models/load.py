@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from ragqa.errors import ModelError
+from ragqa.errors import ModelError, first_line
 from ragqa.models.device import choose_device, choose_dtype
 from ragqa.models.packaged import DEFAULT_EMBEDDER, DEFAULT_GENERATOR, PACKAGED, in_package
-from ragqa.models.source import ModelSource, first_line, in_folder, is_hub_id, on_hub, quiet
+from ragqa.models.source import ModelSource, in_folder, is_hub_id, on_hub, quiet
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

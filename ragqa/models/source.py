@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from ragqa.errors import ModelError
+from ragqa.errors import ModelError, first_line
 from ragqa.files import sha256_of
 
 _FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
@@ -153,11 +153,6 @@ def on_hub(name: str) -> ModelSource | str:
         return "no such model on the Hub, or it is private"
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         return f"the Hub cannot be reached ({type(error.__cause__ or error).__name__})"
-
-
-def first_line(error: BaseException) -> str:
-    """The beginning of an error's message, for a message of our own."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragqa.catalogue.clean import REASONS, Cleaner, CleaningReport, SeenHashes, clean_text, cut_at_word
-from ragqa.catalogue.read import Row
+from ragqa.catalogue.columns import Row
 from ragqa.records import Product
 from ragqa.settings import CleaningSettings
 
@@ -166,11 +166,11 @@ def test_cut_text_is_a_beginning_within_the_limit(text: str, limit: int) -> None
 def test_seen_hashes_agree_with_a_set(blocks: list[list[int]]) -> None:
     seen, hashes = set[int](), SeenHashes()
     for block in blocks:
-        expected = []
-        for value in block:
-            expected.append(value not in seen)
-            seen.add(value)
-        assert hashes.add(np.array(block, dtype=np.uint64)).tolist() == expected
+        values = np.array(block, dtype=np.uint64)
+        assert hashes.contains(values).tolist() == [value in seen for value in block]
+        hashes.add(values)
+        seen.update(block)
+        assert hashes.contains(values).all()
 
 
 @pytest.mark.parametrize(
@@ -243,3 +243,16 @@ def test_text_that_cleaning_brings_under_the_limit_is_not_counted_as_cut() -> No
     products, report = report_of([Row("1", "<b>one</b>", "four &amp; five", 1)], max_title_chars=3)
     assert products == [Product("1", "one", "four & five")]
     assert (report.titles_cut, report.changed) == (0, 1)
+
+
+def test_a_dropped_row_hides_no_other() -> None:
+    report = CleaningReport()
+    rows = [
+        Row("1", "A", "first", 1),
+        Row("1", "B", "second", 2),  # repeated id: its text was not kept
+        Row("2", "B", "second", 3),
+        Row("3", "A", "first", 4),  # duplicate: its id was not kept
+        Row("3", "C", "third", 5),
+    ]
+    kept = Cleaner(CleaningSettings(), report).clean(rows)
+    assert [(product.id, product.title) for product in kept] == [("1", "A"), ("2", "B"), ("3", "C")]

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragqa.catalogue.clean import clean_text
+from ragqa.catalogue.columns import ReadOptions
 from ragqa.catalogue.export import PAIR_TEMPLATE, clean_catalogue, prepare
-from ragqa.catalogue.read import Catalogue, ReadOptions
+from ragqa.catalogue.read import Catalogue
 from ragqa.errors import CatalogueError, InputError
 from ragqa.records import Product
 from ragqa.settings import CleaningSettings

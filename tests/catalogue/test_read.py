@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ragqa.catalogue.read import TEXT_COLUMNS, TITLE_COLUMNS, Catalogue, ReadOptions, Row
+from ragqa.catalogue.columns import TEXT_COLUMNS, TITLE_COLUMNS, ReadOptions, Row
+from ragqa.catalogue.read import Catalogue
 from ragqa.errors import CatalogueError
 
 COLUMNS = ["uid", "title", "content"]
@@ -195,7 +197,7 @@ def test_a_value_becomes_text(value: object, text: str) -> None:
     assert texts([{"title": "A", "text": value}]) == [("", "A", text)]
 
 
-@pytest.mark.parametrize("value", [{"en": "x"}, [1, 2], [["x"]], b"bytes", object()])
+@pytest.mark.parametrize("value", [{"en": "x"}, [1, 2], [["x"]], b"bytes", np.zeros(2), object()])
 def test_a_value_that_is_no_text_is_malformed(value: object) -> None:
     with pytest.raises(CatalogueError, match=r"^list: row 2: field 'text' holds a \w+; text, a number or a list of"):
         texts([{"title": "A", "text": "b"}, {"title": "A", "text": value}])
