@@ -36,7 +36,7 @@ CATALOGUES = {
 # Runs in the stage's own process; prints one JSON line with what it measured.
 CHILD = """
 import json, resource, sys, time
-sys.argv = sys.argv[1:]
+sys.argv = sys.argv[2:]
 started = time.perf_counter()
 {body}
 print(json.dumps(dict(found, seconds=round(time.perf_counter() - started, 3),

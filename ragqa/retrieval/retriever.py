@@ -16,8 +16,9 @@ from ragqa.retrieval.question import parse_question
 from ragqa.retrieval.text import fold, overlap
 from ragqa.retrieval.titles import TitleTable
 
-# How many nearest titles are looked at before they are put in order; recall@100 of the embedder alone is
-# within a point of its recall at any depth on the catalogues measured.
+# How many nearest titles are looked at before they are put in order. Measured on three catalogues, 300 questions
+# each: the right one is among 100 for 99.7 to 100 % of questions with 65 % of the title's words, and for 92 to 100 %
+# of those with 40 %.
 _DEPTH: Final = 100
 # At most this many products of one exact title are shown: "Circus" may be a hundred books.
 _MAX_EXACT: Final = 50
