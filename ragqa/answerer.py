@@ -160,10 +160,13 @@ class Answerer:
         found = self._retriever.retrieve(questions, top_k, use.max_question_chars)
         retrieved = time.perf_counter()
         answerable = [i for i, r in enumerate(found) if r.confidence >= use.min_confidence]
-        written = self._write([found[i] for i in answerable], use)
-        ended = time.perf_counter()
         share = {"retrieve": (retrieved - started) / max(len(questions), 1)}
-        generate = (ended - retrieved) / max(len(answerable), 1)
+        if answerable and self._generator is None:
+            _ = self.generator
+            share["load"] = (time.perf_counter() - retrieved) / len(questions)
+        loaded = time.perf_counter()
+        written = self._write([found[i] for i in answerable], use)
+        generate = (time.perf_counter() - loaded) / max(len(answerable), 1)
         answers = [_abstain(r, use.top_k, share) for r in found]
         for i, (prompt, draft) in zip(answerable, written, strict=True):
             answers[i] = _answer(found[i], prompt, draft, use.top_k, share | {"generate": generate})

@@ -96,7 +96,8 @@ class Answer:
         sources: the retrieved products, best first (near products when the answerer abstained).
         abstained: the catalogue was judged not to hold the product.
         confidence: calibrated probability that `sources[0]` is the product asked for.
-        timings: seconds by stage ("retrieve", "generate", "total"); for a batch, the batch's share.
+        timings: seconds by stage: "retrieve", "load" (of the generator, the first time), "generate", "total"; for a
+            batch, the batch's share.
         prompt: the text the generator was given, "" when it was not asked.
     """
 
