@@ -121,7 +121,7 @@ def test_the_index_is_named_after_the_catalogue(
 
 def test_json_output_is_one_object_a_question(demo_index: Path, capsys: Captured) -> None:
     questions = ["lumen headlamp LT-350", "chainsaw"]
-    assert main(["ask", str(demo_index), *questions, "--json", "--top-k", "2", "-q"]) == 0
+    assert main(["ask", str(demo_index), "-q", questions[0], "--json", "--top-k", "2", questions[1]]) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [answer["question"] for answer in found] == questions
     assert [answer["abstained"] for answer in found] == [False, True]
