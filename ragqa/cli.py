@@ -68,7 +68,9 @@ def run_command(name: str, arguments: Sequence[str], prog: str) -> int:
     )
     module.add_arguments(parser)
     try:
-        chosen = parser.parse_intermixed_args(arguments)
+        # Where several questions are taken, options may stand between them.
+        intermixed = getattr(module, "INTERMIXED", False)
+        chosen = (parser.parse_intermixed_args if intermixed else parser.parse_args)(arguments)
     except SystemExit as stop:
         return int(stop.code or 0)
     # The tokenizers' own threads quarrel with forks, and warn about it on every run.

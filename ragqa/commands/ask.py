@@ -20,6 +20,7 @@ from ragqa.settings import AnswerSettings
 EXAMPLE = (
     'example: python -m ragqa.ask indexes/demo "Qual é a descrição deste produto: Rede de Dormir Casal Maracatu, Azul?"'
 )
+INTERMIXED = True
 AFTER_INTERRUPT = "nothing was left behind"
 
 
