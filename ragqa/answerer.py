@@ -24,6 +24,11 @@ from ragqa.retrieval.embed import Embedder, SentenceEmbedder
 from ragqa.retrieval.retriever import Retriever
 from ragqa.settings import AnswerSettings
 
+SEVERAL: Final[dict[Language, str]] = {
+    "en": "Several products fit this question; please name one of those below.",
+    "pt": "Vários produtos correspondem a essa pergunta; indique um dos listados abaixo.",
+    "es": "Varios productos corresponden a esta pregunta; indique uno de los de abajo.",
+}
 ABSTENTIONS: Final[dict[Language, str]] = {
     "en": "This catalogue does not seem to have that product.",
     "pt": "Este catálogo não parece ter esse produto.",
@@ -167,9 +172,9 @@ class Answerer:
         loaded = time.perf_counter()
         written = self._write([found[i] for i in answerable], use)
         generate = (time.perf_counter() - loaded) / max(len(answerable), 1)
-        answers = [_abstain(r, use.top_k, share) for r in found]
+        answers = [_abstain(r, use, share) for r in found]
         for i, (prompt, draft) in zip(answerable, written, strict=True):
-            answers[i] = _answer(found[i], prompt, draft, use.top_k, share | {"generate": generate})
+            answers[i] = _answer(answers[i], found[i], prompt, draft, share | {"generate": generate})
         return answers
 
     def _write(self, found: Sequence[Retrieval], use: AnswerSettings) -> list[tuple[Prompt, Draft]]:
@@ -287,32 +292,34 @@ def _sources(candidates: Sequence[Candidate], cited: Candidate | None = None) ->
     )
 
 
-def _abstain(found: Retrieval, top_k: int, timings: dict[str, float]) -> Answer:
+def _abstain(found: Retrieval, use: AnswerSettings, timings: dict[str, float]) -> Answer:
     question = found.question
     return Answer(
         question=question.text,
-        text=ABSTENTIONS[question.language],
-        sources=_sources(found.candidates[:top_k]),
+        text=(SEVERAL if found.several else ABSTENTIONS)[question.language],
+        sources=_sources(found.candidates[: use.top_k]),
         abstained=True,
+        several=found.several,
         confidence=round(found.confidence, 4),
         language=question.language,
         timings=timings | {"generate": 0.0, "total": sum(timings.values())},
     )
 
 
-def _answer(found: Retrieval, prompt: Prompt, draft: Draft, top_k: int, timings: dict[str, float]) -> Answer:
+def _answer(abstained: Answer, found: Retrieval, prompt: Prompt, draft: Draft, timings: dict[str, float]) -> Answer:
     cited = prompt.shown[draft.chosen].candidate if draft.chosen is not None else None
     if cited is None:
         cited = next((c for c in found.candidates if draft.text and draft.text in c.product.description), None)
     # What was cited is always among the sources, also where top_k is smaller than the context.
-    near = [c for c in found.candidates[:top_k] if c is not cited]
-    place = next((i for i, c in enumerate(found.candidates[:top_k]) if c is cited), top_k - 1)
-    listed = [*near[:place], cited, *near[place:]][:top_k] if cited else near
+    listed = list(found.candidates[: len(abstained.sources)])
+    if cited is not None and cited not in listed:
+        listed[-1] = cited
     return replace(
-        _abstain(found, top_k, timings),
+        abstained,
         text=draft.text,
         sources=_sources(listed, cited),
         abstained=False,
+        several=False,
         timings=timings | {"total": sum(timings.values())},
         prompt=prompt.text,
     )

@@ -64,11 +64,13 @@ class Retrieval:
     Attributes:
         candidates: best first; ties are broken by product id.
         confidence: calibrated probability in [0, 1] that the first candidate is what was asked for.
+        several: two candidates or more have every word of the question in their titles, and none bears it exactly.
     """
 
     question: Question
     candidates: tuple[Candidate, ...]
     confidence: float
+    several: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,10 @@ class Answer:
     """The answer to one question.
 
     Attributes:
-        text: the answer, or the abstention sentence in the question's language.
+        text: the answer, or a sentence in the question's language that says why there is none.
         sources: the retrieved products, best first (near products when the answerer abstained).
-        abstained: the catalogue was judged not to hold the product.
+        abstained: the catalogue was judged not to hold the product, or to hold several that fit.
+        several: the answerer abstained because several products fit; they are the `sources`.
         confidence: calibrated probability that `sources[0]` is the product asked for.
         timings: seconds by stage: "retrieve", "load" (of the generator, the first time), "generate", "total"; for a
             batch, the batch's share.
@@ -105,6 +108,7 @@ class Answer:
     text: str
     sources: tuple[Source, ...]
     abstained: bool
+    several: bool
     confidence: float
     language: Language = "en"
     timings: dict[str, float] = field(default_factory=dict)

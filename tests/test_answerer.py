@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ragqa import Answer, Answerer, AnswerSettings, build_index
-from ragqa.answerer import ABSTENTIONS
+from ragqa.answerer import ABSTENTIONS, SEVERAL
 from ragqa.errors import IndexMismatchError, InputError, ModelError, QuestionError
 from ragqa.index.storage import live_generation
 
@@ -49,10 +49,17 @@ def test_a_portuguese_question_with_the_exact_title_is_certain(answerer: Answere
 def test_a_product_that_is_not_there_is_not_invented(answerer: Answerer, question: str) -> None:
     answer = answerer.ask(question)
     assert answer.abstained
+    assert not answer.several
     assert answer.text == ABSTENTIONS[answer.language]
     assert len(answer.sources) == 5, "near products are shown"
     assert not any(source.cited for source in answer.sources)
     assert answer.timings["generate"] == 0.0
+
+
+def test_a_question_that_several_products_fit_is_asked_back_with_them(answerer: Answerer) -> None:
+    answer = answerer.ask("Qual é a descrição da Rede de Dormir Casal Maracatu?")
+    assert (answer.abstained, answer.several, answer.text) == (True, True, SEVERAL["pt"])
+    assert {source.title.rpartition(", ")[2] for source in answer.sources[:3]} == {"Azul", "Vermelha", "Natural"}
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class Confidence:
 
 
 # For catalogues too small to fit on: the model fitted on the project's own demonstration catalogue.
-DEFAULT: Final = Confidence(weights=(6.0, 4.0, 2.0, 4.0), bias=-8.0)
+DEFAULT: Final = Confidence(weights=(-2.8, 6.46, 7.01, 15.46), bias=-9.34)
 
 
 def features(candidates: Sequence[Candidate], reverse_overlap: float) -> tuple[float, ...]:

@@ -20,6 +20,8 @@ from ragqa.retrieval.titles import TitleTable
 # each: the right one is among 100 for 99.7 to 100 % of questions with 65 % of the title's words, and for 92 to 100 %
 # of those with 40 %.
 _DEPTH: Final = 100
+# From this share of a question's trigrams in a title on, the title has all its words, give or take a plural.
+_ALL_WORDS: Final = 0.95
 # At most this many products of one exact title are shown: "Circus" may be a hundred books.
 _MAX_EXACT: Final = 50
 
@@ -104,7 +106,8 @@ class Retriever:
             cosines[row] = self._dense.similarity(vector, row)
         ranked = self._ranked(question.subject, cosines, exact)
         sure = 1.0 if ranked[0].exact else self._confidence(self._features(question.subject, ranked))
-        return Retrieval(question, tuple(ranked[:top_k]), sure)
+        fitting = sum(c.overlap >= _ALL_WORDS for c in ranked)
+        return Retrieval(question, tuple(ranked[:top_k]), sure, several=not ranked[0].exact and fitting > 1)
 
     def _exact_rows(self, question: Question) -> frozenset[int]:
         """Rows whose title is one of the question's readings, whole; the longest reading that has any."""

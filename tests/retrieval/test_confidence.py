@@ -1,8 +1,12 @@
+import json
 import random
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ragqa.errors import IndexDamagedError
+from ragqa.index.storage import live_generation
 from ragqa.records import Candidate, Product
 from ragqa.retrieval.confidence import DEFAULT, Confidence, features, fit, mistyped, partial_title
 
@@ -38,6 +42,13 @@ def test_a_fitted_model_tells_what_it_was_shown_apart() -> None:
 @pytest.mark.parametrize("right", [[True] * 200, [False] * 200, [True, False] * 20])
 def test_too_little_to_fit_on_gives_the_default(right: list[bool]) -> None:
     assert fit([(0.1, 0.2, 0.3, 0.4)] * len(right), right) == DEFAULT
+
+
+def test_the_default_is_the_model_of_the_demonstration_catalogue(demo_index: Path) -> None:
+    fitted = json.loads((live_generation(demo_index) / "confidence.json").read_text())
+    # Another processor embeds a little differently.
+    np.testing.assert_allclose(DEFAULT.weights, fitted["weights"], atol=0.5)
+    assert pytest.approx(fitted["bias"], abs=0.5) == DEFAULT.bias
 
 
 def test_a_model_survives_its_dictionary() -> None:

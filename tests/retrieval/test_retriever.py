@@ -84,3 +84,19 @@ def test_top_k_limits_the_candidates(retriever: Retriever) -> None:
 
 def test_fitting_twice_gives_the_same_model(retriever: Retriever) -> None:
     assert retriever.fit_confidence(seed=3) == retriever.fit_confidence(seed=3)
+
+
+@pytest.mark.parametrize(
+    ("question", "several"),
+    [
+        ("cobble tyre", True),
+        ("cobble tyres", False),
+        ("cobble tyre 25", False),
+        ("salt road", True),
+        ("salt cobble", False),
+    ],
+)
+def test_several_products_fit_when_their_titles_have_all_words(
+    retriever: Retriever, question: str, several: bool
+) -> None:
+    assert retriever.retrieve([question])[0].several is several
