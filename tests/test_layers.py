@@ -20,6 +20,7 @@ WAY = [
     "index",
     "generation",
     "answerer",
+    "training",
     "commands",
     "cli",
 ]
@@ -27,9 +28,10 @@ WAY = [
 STEPS = {
     "models": ["source", "packaged", "device", "load"],
     "catalogue": ["columns", "formats", "read", "clean", "store", "export"],
-    "retrieval": ["text", "question", "embed", "dense", "titles", "confidence", "retriever"],
+    "retrieval": ["text", "question", "embed", "dense", "titles", "noise", "confidence", "retriever"],
     "index": ["lock", "storage", "build"],
     "generation": ["prompt", "decode"],
+    "training": ["groups", "questions", "splits"],
 }
 SHIMS = {"prepare", "build_index", "ask", "__init__"}
 MODULES = sorted(p.relative_to(ROOT / "ragqa") for p in (ROOT / "ragqa").rglob("*.py"))

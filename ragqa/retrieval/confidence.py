@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ragqa.errors import IndexDamagedError
 from ragqa.records import Candidate
+from ragqa.retrieval.noise import mistyped, partial_title
 from ragqa.retrieval.text import fold
 
 FEATURES: Final = ("cosine", "overlap", "reverse_overlap", "margin")
@@ -84,32 +85,6 @@ def features(candidates: Sequence[Candidate], reverse_overlap: float) -> tuple[f
     rival = next((c for c in candidates[1:] if fold(c.product.title) != same), None)
     margin = first.score - rival.score if rival else first.score
     return (first.cosine, first.overlap, reverse_overlap, margin)
-
-
-def partial_title(title: str, random_: random.Random, keep: float = 0.65) -> str:
-    """`title` with some of its words left out, in order, at least one kept."""
-    words = title.split()
-    count = max(1, round(len(words) * keep))
-    return " ".join(words[i] for i in sorted(random_.sample(range(len(words)), count)))
-
-
-def mistyped(title: str, random_: random.Random, rate: float = 0.06) -> str:
-    """`title` with typing errors: letters swapped, doubled, dropped or replaced, at least one of them."""
-    letters = [i for i, char in enumerate(title) if char.isalpha()]
-    if not letters:
-        return title
-    chars = list(title)
-    for i in random_.sample(letters, min(len(letters), max(1, round(len(letters) * rate)))):
-        kind = random_.randrange(4)
-        if kind == 0 and i + 1 < len(chars) and chars[i + 1].isalpha():
-            chars[i], chars[i + 1] = chars[i + 1], chars[i]
-        elif kind == 1:
-            chars[i] *= 2
-        elif kind == 2:
-            chars[i] = ""
-        else:
-            chars[i] = random_.choice("abcdefghijklmnopqrstuvwxyz")
-    return "".join(chars)
 
 
 def fitting_questions(titles: Sequence[str], seed: int) -> Iterator[tuple[int, str, bool]]:

@@ -8,7 +8,7 @@ import pytest
 from ragqa.errors import IndexDamagedError
 from ragqa.index.storage import live_generation
 from ragqa.records import Candidate, Product
-from ragqa.retrieval.confidence import DEFAULT, Confidence, features, fit, mistyped, partial_title
+from ragqa.retrieval.confidence import DEFAULT, Confidence, features, fit
 
 
 def candidate(title: str, score: float, id_: str = "a") -> Candidate:
@@ -56,19 +56,3 @@ def test_a_model_survives_its_dictionary() -> None:
     assert Confidence.from_dict(model.to_dict()) == model
     with pytest.raises(IndexDamagedError, match="other features"):
         Confidence.from_dict(model.to_dict() | {"features": ["cosine"]})
-
-
-def test_a_partial_title_keeps_words_in_order() -> None:
-    title = "one two three four five six seven eight nine ten"
-    partial = partial_title(title, random.Random(1)).split()
-    assert len(partial) == 6  # round(6.5) is 6
-    assert partial == [word for word in title.split() if word in partial]
-    assert partial_title("one", random.Random(1)) == "one"
-
-
-def test_a_mistyped_title_differs_a_little() -> None:
-    title = "Lumen Trail Headlamp LT-350"
-    wrong = [mistyped(title, random.Random(seed)) for seed in range(50)]
-    assert sum(text != title for text in wrong) >= 45  # swapping two equal letters changes nothing
-    assert all(abs(len(text) - len(title)) <= 3 for text in wrong)
-    assert mistyped("2-350", random.Random(0)) == "2-350"
