@@ -31,7 +31,7 @@ STEPS = {
     "retrieval": ["text", "question", "embed", "dense", "titles", "noise", "confidence", "retriever"],
     "index": ["lock", "storage", "build"],
     "generation": ["prompt", "decode"],
-    "training": ["groups", "questions", "splits"],
+    "training": ["groups", "questions", "splits", "contexts", "tokens"],
 }
 SHIMS = {"prepare", "build_index", "ask", "__init__"}
 MODULES = sorted(p.relative_to(ROOT / "ragqa") for p in (ROOT / "ragqa").rglob("*.py"))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ragqa.generation.prompt import Prompt, cut_at_sentence
+from ragqa.generation.prompt import Prompt, cut_at_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ class Generator:
         """For each prompt the chosen candidate's description, at most `max_new_tokens` tokens of it."""
         chosen = self._choose(prompts)
         return [
-            Draft(self._shorten(prompt.shown[i].candidate.product.description, max_new_tokens), i)
+            Draft(cut_at_tokens(self.tokenizer, prompt.shown[i].candidate.product.description, max_new_tokens), i)
             for prompt, i in zip(prompts, chosen, strict=True)
         ]
 
@@ -112,10 +112,6 @@ class Generator:
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         batch = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
-
-    def _shorten(self, text: str, max_tokens: int) -> str:
-        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        return text if len(offsets) <= max_tokens else cut_at_sentence(text, offsets[max_tokens - 1][1])
 
 
 def _eligible(prompt: Prompt) -> list[int]:

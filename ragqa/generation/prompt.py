@@ -186,3 +186,9 @@ def cut_at_sentence(text: str, limit: int) -> str:
             return head[: end + 1].rstrip(";:, ")
     blank = head.rfind(" ")
     return (head[:blank] if blank > 0 else head).rstrip()
+
+
+def cut_at_tokens(tokenizer: Any, text: str, max_tokens: int) -> str:
+    """The beginning of `text` of at most `max_tokens` tokens, cut as `cut_at_sentence` does."""
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return text if len(offsets) <= max_tokens else cut_at_sentence(text, offsets[max_tokens - 1][1])

@@ -51,8 +51,20 @@ class Retriever:
         self._embedder = embedder
         self._confidence = confidence
 
-    def retrieve(self, questions: Sequence[str], top_k: int = 5, max_chars: int = 4000) -> list[Retrieval]:
+    def retrieve(
+        self,
+        questions: Sequence[str],
+        top_k: int = 5,
+        max_chars: int = 4000,
+        without: frozenset[int] = frozenset(),
+    ) -> list[Retrieval]:
         """The best `top_k` products for each question, in the order of the questions.
+
+        Args:
+            questions: what users typed.
+            top_k: how many candidates to give back.
+            max_chars: longer questions are refused.
+            without: rows that are held out, as if the index did not have them; for training and evaluation.
 
         Raises:
             QuestionError: a question is empty or longer than `max_chars`.
@@ -63,7 +75,7 @@ class Retriever:
         vectors = self._embedder.embed_questions([question.subject for question in parsed])
         found = self._nearest(vectors)
         return [
-            self._order(question, vector, cosines, top_k)
+            self._order(question, vector, {r: c for r, c in cosines.items() if r not in without}, top_k, without)
             for question, vector, cosines in zip(parsed, vectors, found, strict=True)
         ]
 
@@ -100,19 +112,23 @@ class Retriever:
             for r, s in zip(rows, scores, strict=True)
         ]
 
-    def _order(self, question: Question, vector: Vectors, cosines: dict[int, float], top_k: int) -> Retrieval:
-        exact = self._exact_rows(question)
+    def _order(
+        self, question: Question, vector: Vectors, cosines: dict[int, float], top_k: int, without: frozenset[int]
+    ) -> Retrieval:
+        exact = self._exact_rows(question, without)
         for row in exact - cosines.keys():
             cosines[row] = self._dense.similarity(vector, row)
         ranked = self._ranked(question.subject, cosines, exact)
+        if not ranked:
+            return Retrieval(question, (), 0.0, several=False)
         sure = 1.0 if ranked[0].exact else self._confidence(self._features(question.subject, ranked))
         fitting = sum(c.overlap >= _ALL_WORDS for c in ranked)
         return Retrieval(question, tuple(ranked[:top_k]), sure, several=not ranked[0].exact and fitting > 1)
 
-    def _exact_rows(self, question: Question) -> frozenset[int]:
+    def _exact_rows(self, question: Question, without: frozenset[int]) -> frozenset[int]:
         """Rows whose title is one of the question's readings, whole; the longest reading that has any."""
         for reading in question.readings:
-            rows = self._titles.rows(reading)[:_MAX_EXACT]
+            rows = [row for row in self._titles.rows(reading) if row not in without][:_MAX_EXACT]
             same = [row for row in rows if fold(self._store[row].title) == fold(reading)]
             # Titles that agree to the letter but for case go before those that differ in punctuation.
             literal = [row for row in same if self._store[row].title.casefold() == reading.casefold()]

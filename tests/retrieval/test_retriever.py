@@ -100,3 +100,13 @@ def test_several_products_fit_when_their_titles_have_all_words(
     retriever: Retriever, question: str, several: bool
 ) -> None:
     assert retriever.retrieve([question])[0].several is several
+
+
+def test_a_product_held_out_is_as_if_it_were_not_there(retriever: Retriever) -> None:
+    without = frozenset({TITLES.index(("e", "The Salt Road Home")), TITLES.index(("d", "The Salt Road"))})
+    found = retriever.retrieve(["The Salt Road Home", "The Salt Road"], 9, without=without)
+    assert [r.candidates[0].product.id for r in found] == ["c", "c"]
+    assert not found[0].candidates[0].exact
+    assert all({"d", "e"}.isdisjoint(c.product.id for c in r.candidates) for r in found)
+    nothing = retriever.retrieve(["anything"], without=frozenset(range(len(TITLES))))[0]
+    assert (nothing.candidates, nothing.confidence) == ((), 0.0)
