@@ -12,10 +12,11 @@ Decoding = Literal["auto", "extractive", "free"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Settings:
+class Settings:
     """Common to all settings: conversion, and checks that report every bad field at once."""
 
     def _problems(self) -> list[str]:
+        """What is wrong with the fields, one text each."""
         return []
 
     def __post_init__(self) -> None:
@@ -41,7 +42,8 @@ class _Settings:
         return cls(**values)
 
 
-def _at_least(settings: Any, minimum: Mapping[str, int]) -> list[str]:
+def at_least(settings: Any, minimum: Mapping[str, int]) -> list[str]:
+    """What is wrong with the fields that must be whole numbers of at least `minimum`."""
     problems = []
     for name, least in minimum.items():
         value = getattr(settings, name)
@@ -51,7 +53,7 @@ def _at_least(settings: Any, minimum: Mapping[str, int]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class CleaningSettings(_Settings):
+class CleaningSettings(Settings):
     """How catalogue text is cleaned.
 
     Attributes:
@@ -66,7 +68,7 @@ class CleaningSettings(_Settings):
     max_description_chars: int = 4000
 
     def _problems(self) -> list[str]:
-        problems = _at_least(self, {"max_title_chars": 1, "max_description_chars": 1})
+        problems = at_least(self, {"max_title_chars": 1, "max_description_chars": 1})
         lowercase: object = self.lowercase
         if not isinstance(lowercase, bool):
             problems.append(f"lowercase must be true or false, not {lowercase!r}")
@@ -74,7 +76,7 @@ class CleaningSettings(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerSettings(_Settings):
+class AnswerSettings(Settings):
     """How a question is answered.
 
     Attributes:
@@ -100,7 +102,7 @@ class AnswerSettings(_Settings):
     batch_size: int = 8
 
     def _problems(self) -> list[str]:
-        problems = _at_least(
+        problems = at_least(
             self,
             {
                 "top_k": 1,

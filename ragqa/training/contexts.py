@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ragqa.errors import InputError
 from ragqa.records import Candidate, Product, Question, Retrieval
 from ragqa.retrieval.retriever import Retriever
+from ragqa.settings import Settings, at_least
 from ragqa.training.questions import LabelledQuestion
 
 Order = Literal["retriever", "shuffled"]
@@ -21,7 +21,7 @@ _BATCH: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class ContextSettings:
+class ContextSettings(Settings):
     """How contexts are made.
 
     Attributes:
@@ -38,16 +38,13 @@ class ContextSettings:
     order: Order = "retriever"
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        problems = []
-        if not isinstance(self.products, int) or self.products < 1:
-            problems.append(f"products must be a whole number of at least 1, not {self.products!r}")
+    def _problems(self) -> list[str]:
+        problems = at_least(self, {"products": 1})
         if not 0 <= self.gold_fraction <= 1:
             problems.append(f"gold_fraction must be from 0 to 1, not {self.gold_fraction!r}")
         if self.order not in ("retriever", "shuffled"):
             problems.append(f"order must be retriever or shuffled, not {self.order!r}")
-        if problems:
-            raise InputError("; ".join(problems))
+        return problems
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,14 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ragqa.errors import InputError
 from ragqa.files import replacing, write_json
 from ragqa.records import Product
+from ragqa.settings import Settings, at_least
 from ragqa.training.groups import product_groups
 from ragqa.training.questions import (
     TEMPLATES,
@@ -36,7 +37,7 @@ QUESTION_SETS: Final = ("train", "validation", "test_seen", "test_unseen")
 
 
 @dataclass(frozen=True, slots=True)
-class SplitSettings:
+class SplitSettings(Settings):
     """Sizes of a split.
 
     Attributes:
@@ -56,18 +57,13 @@ class SplitSettings:
     fractions: tuple[float, float, float, float] = (0.6, 0.1, 0.2, 0.1)
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name} must be a whole number of at least 1, not {getattr(self, name)!r}"
-            for name in ("train", "validation", "test")
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1
-        ]
+    def _problems(self) -> list[str]:
+        problems = at_least(self, {"train": 1, "validation": 1, "test": 1})
         if not 0 <= self.without_product < 1:
             problems.append(f"without_product must be from 0 to below 1, not {self.without_product!r}")
         if len(self.fractions) != len(PARTS) or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
             problems.append(f"fractions must be four shares above 0 that add up to 1, not {self.fractions!r}")
-        if problems:
-            raise InputError("; ".join(problems))
+        return problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +181,7 @@ def write_split(split: Split, products: Sequence[Product], folder: str | Path) -
             file.write("".join(f"{products[row].id}\n" for row in rows).encode())
         files[f"products_{part}.txt"] = {"rows": len(rows), "sha256": file.sha256}
     manifest = {
-        "settings": asdict(split.settings) | {"fractions": list(split.settings.fractions)},
+        "settings": split.settings.to_dict() | {"fractions": list(split.settings.fractions)},
         "products": len(products),
         "groups": split.groups,
         "kinds": {
