@@ -51,16 +51,18 @@ class Generator:
     def free(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Draft]:
         """Greedy answers for a batch of prompts."""
         import torch
+        from transformers import GenerationConfig
 
         inputs = self._batch(prompts)
+        # A configuration of our own: a model's may hold penalties and sampling, which are not greedy decoding.
+        greedy = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.model.generation_config.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
         with torch.inference_mode():
-            out = self.model.generate(
-                **inputs,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                pad_token_id=self.tokenizer.pad_token_id,
-            )
+            out = self.model.generate(**inputs, generation_config=greedy)
         new = out[:, inputs["input_ids"].shape[1] :]
         return [Draft(text.strip(), None) for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 

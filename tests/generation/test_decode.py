@@ -68,3 +68,19 @@ def test_an_exact_title_is_chosen_whatever_the_model_prefers(generator: Generato
 def test_an_extractive_answer_is_cut_at_a_sentence_within_its_budget(generator: Generator) -> None:
     draft = generator.extractive(prompts(generator, "q", exact=0), 20)[0]
     assert draft.text == "Alpha is first."
+
+
+def test_a_models_own_penalties_and_sampling_do_not_leak_into_greedy_answers(tiny_model: Path) -> None:
+    from transformers import GenerationConfig
+
+    def answers(config: GenerationConfig | None) -> list[str]:
+        model, tokenizer, _ = models.load_generator(str(tiny_model), device="cpu", dtype="float32")
+        if config:
+            model.generation_config = config
+        generator = Generator(model, tokenizer)
+        return [draft.text for draft in generator.free(prompts(generator, "q", "another"), 30)]
+
+    odd = GenerationConfig(
+        do_sample=True, temperature=3.0, repetition_penalty=5.0, no_repeat_ngram_size=1, eos_token_id=0
+    )
+    assert answers(odd) == answers(None)
