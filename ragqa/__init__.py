@@ -23,6 +23,7 @@ _HOME = {
     "CleaningSettings": "ragqa.settings",
     "Product": "ragqa.records",
     "RagqaError": "ragqa.errors",
+    "ReadOptions": "ragqa.catalogue.columns",
     "Source": "ragqa.records",
     "build_index": "ragqa.index.build",
     "open_index": "ragqa.index.storage",
@@ -37,6 +38,7 @@ __all__ = [
     "CleaningSettings",
     "Product",
     "RagqaError",
+    "ReadOptions",
     "Source",
     "build_index",
     "open_index",
@@ -46,6 +48,7 @@ __all__ = [
 if TYPE_CHECKING:
     from ragqa.answerer import Answerer
     from ragqa.catalogue.clean import CleaningReport
+    from ragqa.catalogue.columns import ReadOptions
     from ragqa.catalogue.export import prepare
     from ragqa.errors import RagqaError
     from ragqa.index.build import build_index

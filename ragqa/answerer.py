@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ragqa import models
-from ragqa.errors import IndexDamagedError, IndexMismatchError, InputError, ModelError
-from ragqa.files import storage_errors, sync_folder, write_json
+from ragqa.errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError, InputError, ModelError
+from ragqa.files import HashingFile, copy_folder, storage_errors, sync_folder, write_json
 from ragqa.generation.decode import Draft, Generator
 from ragqa.generation.prompt import Prompt, PromptBuilder, PromptTemplate
-from ragqa.index.storage import CURRENT, ProductIndex, Verify, open_index
+from ragqa.index.storage import CURRENT, MANIFEST, ProductIndex, Verify, open_index
 from ragqa.progress import say
 from ragqa.records import Answer, Candidate, Language, Retrieval, Source
 from ragqa.retrieval.embed import Embedder, SentenceEmbedder
@@ -108,12 +108,19 @@ class Answerer:
             folder = folder / "index"
         index = open_index(folder, verify)
         wanted = index.manifest["embedder"]
-        model, source = models.load_embedder(embedder or wanted["name"], device, dtype)
-        if source.weights_sha256 != wanted["weights_sha256"]:
-            raise IndexMismatchError(
-                f"{folder} was built with the embedder {wanted['name']} (weights {wanted['weights_sha256'][:12]}), but "
-                f"{source} was found; name the right one with --embedder, or build the index anew"
-            )
+        try:
+            model, source = models.load_embedder(embedder or wanted["name"], device, dtype)
+        except ModelError as error:
+            raise ModelError(
+                f"{error} (the embedder {folder} was built with; if it moved, name it with --embedder)"
+            ) from error
+        for what in ("weights", "config"):
+            has = getattr(source, f"{what}_sha256")
+            if has != wanted[f"{what}_sha256"]:
+                raise IndexMismatchError(
+                    f"{folder} was built with the embedder {wanted['name']} ({what} {wanted[f'{what}_sha256'][:12]}), but "
+                    f"{source} was found ({what} {has[:12]}); name the right one with --embedder, or build the index anew"
+                )
         say(f"embedder {source}, {models.describe(model)}")
         return cls(
             index,
@@ -174,7 +181,7 @@ class Answerer:
         generate = (time.perf_counter() - loaded) / max(len(answerable), 1)
         answers = [_abstain(r, use, share) for r in found]
         for i, (prompt, draft) in zip(answerable, written, strict=True):
-            answers[i] = _answer(answers[i], found[i], prompt, draft, share | {"generate": generate})
+            answers[i] = _answer(answers[i], found[i], use.top_k, (prompt, draft), share | {"generate": generate})
         return answers
 
     def _write(self, found: Sequence[Retrieval], use: AnswerSettings) -> list[tuple[Prompt, Draft]]:
@@ -214,7 +221,7 @@ class Answerer:
             InputError: the folder holds something else.
             StorageError: it cannot be written.
         """
-        path = Path(folder)
+        path = Path(folder).resolve()
         if path.exists() and not (path / _SAVED).exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"{path}: holds something else than a saved Answerer; choose an empty folder")
         source, _ = self.embedder_source, self.generator
@@ -225,12 +232,15 @@ class Answerer:
             new = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
             try:
                 generation = self.index.folder
-                shutil.copytree(generation, new / "index" / generation.name)
-                (new / "index" / CURRENT).write_text(generation.name + "\n")
+                if not (generation / MANIFEST).exists():
+                    raise IndexNotFoundError(f"{generation}: was replaced since it was opened; open the index anew")
+                copy_folder(generation, new / "index" / generation.name)
+                with HashingFile(new / "index" / CURRENT) as file:
+                    file.write(f"{generation.name}\n".encode())
                 source.copy_to(new / "embedder")
                 self.generator_source.copy_to(new / "generator")
                 if self._adapter:
-                    shutil.copytree(self._adapter, new / "adapter")
+                    copy_folder(Path(self._adapter), new / "adapter")
                 write_json(
                     new / _SAVED,
                     {
@@ -247,7 +257,11 @@ class Answerer:
                     old = path.with_name(f".{path.name}.old")
                     shutil.rmtree(old, ignore_errors=True)
                     path.rename(old)
-                    new.rename(path)
+                    try:
+                        new.rename(path)
+                    except BaseException:
+                        old.rename(path)
+                        raise
                     shutil.rmtree(old, ignore_errors=True)
                 else:
                     new.rename(path)
@@ -296,22 +310,25 @@ def _abstain(found: Retrieval, use: AnswerSettings, timings: dict[str, float]) -
     question = found.question
     return Answer(
         question=question.text,
-        text=(SEVERAL if found.several else ABSTENTIONS)[question.language],
-        sources=_sources(found.candidates[: use.top_k]),
+        text=(SEVERAL if found.fitting else ABSTENTIONS)[question.language],
+        sources=_sources((found.fitting or found.candidates)[: max(use.top_k, 2) if found.fitting else use.top_k]),
         abstained=True,
-        several=found.several,
+        several=bool(found.fitting),
         confidence=round(found.confidence, 4),
         language=question.language,
         timings=timings | {"generate": 0.0, "total": sum(timings.values())},
     )
 
 
-def _answer(abstained: Answer, found: Retrieval, prompt: Prompt, draft: Draft, timings: dict[str, float]) -> Answer:
+def _answer(
+    abstained: Answer, found: Retrieval, top_k: int, written: tuple[Prompt, Draft], timings: dict[str, float]
+) -> Answer:
+    prompt, draft = written
     cited = prompt.shown[draft.chosen].candidate if draft.chosen is not None else None
     if cited is None:
         cited = next((c for c in found.candidates if draft.text and draft.text in c.product.description), None)
     # What was cited is always among the sources, also where top_k is smaller than the context.
-    listed = list(found.candidates[: len(abstained.sources)])
+    listed = list(found.candidates[:top_k])
     if cited is not None and cited not in listed:
         listed[-1] = cited
     return replace(

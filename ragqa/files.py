@@ -22,7 +22,7 @@ from ragqa.errors import StorageError
 
 _CHUNK = 1 << 22
 _UNFIT_PLACE = (
-    errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EIO,
+    errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EIO,
 )  # fmt: skip
 
 
@@ -183,3 +183,17 @@ def sha256_of(path: Path) -> str:
         while block := file.read(_CHUNK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file to a new place and flush it to disk."""
+    with source.open("rb") as file, HashingFile(target) as copy:
+        while block := file.read(_CHUNK):
+            copy.write(block)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy all files of a folder to a new place and flush them to disk."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            copy_file(path, target / path.relative_to(source))

@@ -64,13 +64,14 @@ class Retrieval:
     Attributes:
         candidates: best first; ties are broken by product id.
         confidence: calibrated probability in [0, 1] that the first candidate is what was asked for.
-        several: two candidates or more have every word of the question in their titles, and none bears it exactly.
+        fitting: those that have every word of the question in their titles, if they are two or more and none bears it
+            exactly; else empty.
     """
 
     question: Question
     candidates: tuple[Candidate, ...]
     confidence: float
-    several: bool
+    fitting: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

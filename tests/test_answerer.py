@@ -1,14 +1,16 @@
 """The whole road on the real weights."""
 
+import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ragqa import Answer, Answerer, AnswerSettings, build_index
+from ragqa import Answer, Answerer, AnswerSettings, build_index, models
 from ragqa.answerer import ABSTENTIONS, SEVERAL
-from ragqa.errors import IndexMismatchError, InputError, ModelError, QuestionError
+from ragqa.errors import IndexMismatchError, IndexNotFoundError, InputError, ModelError, QuestionError
 from ragqa.index.storage import live_generation
 
 pytestmark = pytest.mark.weights
@@ -131,7 +133,7 @@ def test_settings_out_of_range_are_told_all_at_once(answerer: Answerer) -> None:
 
 
 def test_an_empty_and_a_huge_question_are_refused(answerer: Answerer) -> None:
-    for question in ("", " ?", "a" * 100_000):
+    for question in ("", " \n", "a" * 100_000):
         with pytest.raises(QuestionError):
             answerer.ask(question)
 
@@ -169,9 +171,43 @@ def test_another_embedder_than_the_indexs_is_refused(own_index: Path, tmp_path: 
     manifest = live_generation(own_index) / "manifest.json"
     manifest.write_text(manifest.read_text().replace("d145d723aef4", "000000000000"))
     with pytest.raises(
-        IndexMismatchError, match=r"weights 000000000000.* but .*d145d723aef4.* was found; name the right"
+        IndexMismatchError, match=r"weights 000000000000.* but .* was found \(weights d145d723aef4\); name the right"
     ):
         Answerer.from_pretrained(own_index)
+
+
+def test_another_pooling_of_the_same_weights_is_refused(tmp_path: Path) -> None:
+    embedder = tmp_path / "embedder"
+    models.find_model(models.DEFAULT_EMBEDDER).copy_to(embedder)
+    build_index([{"title": "Blue Kettle", "content": "Boils."}], tmp_path / "one", embedder=str(embedder))
+    pooling = embedder / "1_Pooling" / "config.json"
+    config = json.loads(pooling.read_text())
+    pooling.write_text(json.dumps(config | {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}))
+    with pytest.raises(IndexMismatchError, match=r"was built with the embedder .* \(config .* name the right one"):
+        Answerer.from_pretrained(tmp_path / "one")
+    shutil.rmtree(embedder)
+    with pytest.raises(ModelError, match="if it moved, name it with --embedder"):
+        Answerer.from_pretrained(tmp_path / "one")
+
+
+def test_a_title_of_two_thousand_characters_is_answered_exactly(tmp_path: Path) -> None:
+    title = " ".join(f"word{i}" for i in range(300))[:1990]
+    build_index([{"title": title, "content": "The long one."}, {"title": "B", "content": "b"}], tmp_path / "long")
+    long = Answerer.from_pretrained(tmp_path / "long")
+    for question in (title, f"What is the description of {title}?"):
+        answer = long.ask(question)
+        assert (answer.text, answer.confidence) == ("The long one.", 1.0)
+
+
+def test_saving_after_the_index_was_replaced_twice_is_told(tmp_path: Path) -> None:
+    row = {"title": "Blue Kettle", "content": "Boils."}
+    build_index([row], tmp_path / "one")
+    opened = Answerer.from_pretrained(tmp_path / "one")
+    for text in ("Boils more.", "Boils most."):
+        build_index([row | {"content": text}], tmp_path / "one")
+    with pytest.raises(IndexNotFoundError, match="replaced since it was opened"):
+        opened.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
 
 
 def test_a_saved_answerer_is_self_contained(

@@ -49,6 +49,8 @@ def test_a_copied_model_has_the_same_hash(tiny_model: Path, tmp_path: Path) -> N
         ("model", "model: no such folder; a model is a local folder or a Hub id"),
         ("", "no such folder"),
         ("a/b/c", "no such folder"),
+        ("a/b--c", "not a name a model on the Hub can have"),
+        ("foo/bar.", "not a name a model on the Hub can have"),
     ],
 )
 def test_an_unknown_model_is_told_with_what_is_accepted(name: str, message: str) -> None:
@@ -137,3 +139,22 @@ def test_the_number_format_follows_the_device(monkeypatch: pytest.MonkeyPatch) -
     assert models.choose_dtype("float32", "cuda") == torch.float32
     with pytest.raises(ModelError, match="accepted are auto, float32, bfloat16, float16"):
         models.choose_dtype("int3", "cpu")
+
+
+def test_a_pickled_adapter_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.bin").write_bytes(b"\x80")
+    with pytest.raises(ModelError, match=r"adapter_model\.safetensors is missing"):
+        models.load_generator(adapter=str(tmp_path))
+
+
+def test_a_model_without_padding_and_end_tokens_gets_some_padding(tmp_path: Path, tiny_model: Path) -> None:
+    import json
+
+    copy = Path(shutil.copytree(tiny_model, tmp_path / "copy"))
+    config = json.loads((copy / "tokenizer_config.json").read_text())
+    for name in ("eos_token", "pad_token"):
+        config.pop(name, None)
+    (copy / "tokenizer_config.json").write_text(json.dumps(config))
+    _, tokenizer, _ = models.load_generator(str(copy))
+    assert tokenizer.pad_token_id == 0

@@ -20,6 +20,7 @@ def test_the_public_names_are_these() -> None:
         "CleaningSettings",
         "Product",
         "RagqaError",
+        "ReadOptions",
         "Source",
         "build_index",
         "open_index",

@@ -22,7 +22,7 @@ from ragqa.catalogue.columns import ReadOptions
 from ragqa.catalogue.read import Catalogue
 from ragqa.catalogue.store import to_batch
 from ragqa.errors import CatalogueError, InputError
-from ragqa.files import HashingFile, replacing, write_json
+from ragqa.files import HashingFile, replacing, storage_errors, write_json
 from ragqa.progress import progress_bar
 from ragqa.records import Product
 from ragqa.settings import CleaningSettings
@@ -199,11 +199,15 @@ def prepare(
         raise InputError(f"the template {template!r} has bytes in it that are no text")
     if isinstance(source, str | os.PathLike) and _same_file(path, source):
         raise InputError(f"{path}: this is the catalogue itself; choose another place with --out")
+    report_path = path.with_name(path.name + ".report.json")
+    with storage_errors(path):
+        if report_path.is_dir():
+            raise InputError(f"{report_path}: a folder stands where the report goes; choose another place with --out")
     catalogue = Catalogue(source, options)
     with (
         replacing(path) as file,
         _SINKS[path.suffix](file, template if pairs else None) as sink,
     ):
         report = clean_catalogue(catalogue, cleaning or CleaningSettings(), sink, limit)
-    write_json(path.with_name(path.name + ".report.json"), report.to_dict())
+    write_json(report_path, report.to_dict())
     return report

@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -118,7 +119,10 @@ def csv_records(
     if first is None:
         return
     csv.field_size_limit(MAX_LINE)
-    delimiter = "\t" if kind == "tsv" else max(",;\t", key=first.count)
+    named = re.fullmatch(r"sep=(.)\s*", first)  # Excel's own way of naming the delimiter
+    if named:
+        first = next((text for text in texts if not text.isspace()), "")
+    delimiter = named[1] if named else "\t" if kind == "tsv" else max(",;\t", key=first.count)
     reader = csv.reader(itertools.chain([first], texts), delimiter=delimiter, strict=True)
     while True:
         start = number + (header is not None)  # a row may go over several lines

@@ -6,13 +6,14 @@ Questions may be in English, Portuguese or Spanish and name the product exactly,
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import textwrap
 from typing import Any
 
 from ragqa.commands.options import add_common, add_device
-from ragqa.errors import RagqaError
+from ragqa.errors import InputError, RagqaError
 from ragqa.models import DEFAULT_GENERATOR
 from ragqa.records import Answer
 from ragqa.settings import AnswerSettings
@@ -93,6 +94,10 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _converse(answerer: Any, settings: dict[str, Any], chosen: argparse.Namespace) -> int:
     """Read questions from stdin, a line each, until its end; a bad one is told and passed over."""
+    if sys.stdin is None:
+        raise InputError("no question, and no input to read questions from; give one on the command line")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     asking = sys.stdin.isatty()
     if asking:
         print(f"{len(answerer.index):,} products. A question a line; Ctrl-D ends.", file=sys.stderr)
@@ -117,7 +122,8 @@ def _print(answer: Answer, chosen: argparse.Namespace) -> None:
         shown = answer.to_dict()
         if not chosen.show_prompt:
             del shown["prompt"]
-        print(json.dumps(shown, ensure_ascii=False), flush=True)
+        unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        print(json.dumps(shown, ensure_ascii=not unicode), flush=True)
         return
     if chosen.show_prompt and answer.prompt:
         print(f"--- prompt\n{answer.prompt}\n--- answer")

@@ -15,7 +15,7 @@ from ragqa.errors import InputError
 from ragqa.models import DEFAULT_EMBEDDER
 
 EXAMPLE = "example: python -m ragqa.build_index examples/catalogue/trn.json --name demo"
-AFTER_INTERRUPT = "the same command goes on from the last finished block"
+AFTER_INTERRUPT = "the same command goes on from what was finished"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -40,8 +40,17 @@ class Generator:
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
+        import transformers
+
+        configuration: Any = transformers.GenerationConfig
         self.model = model
         self.tokenizer = tokenizer
+        # A model's own configuration may hold penalties and sampling, which are not greedy decoding and harm copying.
+        model.generation_config = configuration(
+            do_sample=False,
+            eos_token_id=model.generation_config.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
 
     @property
     def max_positions(self) -> int | None:
@@ -51,18 +60,10 @@ class Generator:
     def free(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Draft]:
         """Greedy answers for a batch of prompts."""
         import torch
-        from transformers import GenerationConfig
 
         inputs = self._batch(prompts)
-        # A configuration of our own: a model's may hold penalties and sampling, which are not greedy decoding.
-        greedy = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=self.model.generation_config.eos_token_id,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
         with torch.inference_mode():
-            out = self.model.generate(**inputs, generation_config=greedy)
+            out = self.model.generate(**inputs, max_new_tokens=max_new_tokens)
         new = out[:, inputs["input_ids"].shape[1] :]
         return [Draft(text.strip(), None) for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 

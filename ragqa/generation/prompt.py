@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -80,60 +81,60 @@ class PromptBuilder:
         self.tokenizer = tokenizer
         self.template = template or PromptTemplate()
         self.max_tokens = max_tokens
-        tokens = {str(token) for token in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens)
-        self._control = sorted(
-            (token for token in tokens if len(token) > 1 and not token.isspace()), key=len, reverse=True
-        )
+        tokens = {str(token).strip() for token in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens)
+        self._control = sorted((token for token in tokens if len(token) > 1), key=lambda token: (-len(token), token))
 
     def build(self, question: Question, candidates: Sequence[Candidate]) -> Prompt:
         """The prompt for a question; with no candidates, one without context.
 
-        Entries stand in the order worst to best, the best nearest to the answer. If the whole is longer
-        than `max_tokens`, the longest descriptions are shortened first, then the last candidates left out.
+        Entries stand in the order worst to best, the best nearest to the answer. If the whole is longer than
+        `max_tokens`, the longest descriptions are shortened first, then the last candidates left out, and at last
+        titles and question shortened. The best candidate always stays.
 
         Raises:
-            ModelError: `max_tokens` has no room for the question itself.
+            ModelError: `max_tokens` has no room for the instructions and a few words.
         """
         chosen = list(candidates)
+        cap = max([len(question.text), *(len(c.product.title) for c in chosen)])
         while True:
-            bare = self._tokens(self._render(question, [(c.product.title, "") for c in chosen]))
+            bare = self._tokens(self._render(question, [(c.product.title, "") for c in chosen], cap))
             room = self.max_tokens - len(bare)
             if room >= 16 * len(chosen):
                 break
-            if not chosen:
+            if len(chosen) > 1:
+                chosen.pop()
+            elif cap > 40:
+                cap //= 2
+            else:
                 raise ModelError(
                     f"a prompt of {len(bare)} tokens for the question alone does not fit into {self.max_tokens}; "
-                    "ask a shorter question, or raise --context-tokens"
+                    "raise --context-tokens"
                 )
-            chosen.pop()
         shown = [
             Shown(candidate, description)
             for candidate, description in zip(
                 chosen, self._fit([self.neutral(c.product.description) for c in chosen], room), strict=True
             )
         ]
-        text = self._render(question, [(s.candidate.product.title, s.description) for s in shown])
+        text = self._render(question, [(s.candidate.product.title, s.description) for s in shown], cap)
         return Prompt(text, tuple(self._tokens(text)), tuple(shown))
 
     def neutral(self, text: str) -> str:
         """`text` with the model's control tokens broken up by a blank, so that they are read as text."""
-        changed = True
-        while changed:
-            changed = False
-            for token in self._control:
-                if token in text:
-                    text = text.replace(token, f"{token[0]} {token[1:]}")
-                    changed = True
+        # Breaking one token up may leave another: each pass parts two visible characters, so the passes end.
+        while found := next((token for token in self._control if token in text), None):
+            text = text.replace(found, f"{found[0]} {found[1:]}")
         return text
 
-    def _render(self, question: Question, entries: Sequence[tuple[str, str]]) -> str:
+    def _render(self, question: Question, entries: Sequence[tuple[str, str]], cap: int) -> str:
+        """The whole prompt; titles, question and subject have at most `cap` characters of their own."""
         template = self.template
         parts = [
-            template.entry.replace("{title}", self.neutral(title)).replace("{description}", description)
+            _fill(template.entry, title=self.neutral(title[:cap]), description=description)
             for title, description in reversed(entries)
         ]
-        parts.append(template.question.replace("{question}", self.neutral(question.text)))
-        answer = template.answer.replace("{subject}", self.neutral(question.subject))
+        parts.append(_fill(template.question, question=self.neutral(question.text[:cap])))
+        answer = _fill(template.answer, subject=self.neutral(question.subject[:cap]))
         return self._chat(template.system, "\n\n".join(parts)) + answer
 
     def _chat(self, system: str, user: str) -> str:
@@ -173,6 +174,11 @@ class PromptBuilder:
                 fitted[i] = cut_at_sentence(descriptions[i], end)
             left -= min(len(offsets[i]), share)
         return fitted
+
+
+def _fill(template: str, **values: str) -> str:
+    """`template` with its names in braces replaced at one go: what is put in is not looked at again."""
+    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
 
 
 def cut_at_sentence(text: str, limit: int) -> str:

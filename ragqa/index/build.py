@@ -32,6 +32,7 @@ from ragqa.index.lock import writing_lock
 from ragqa.index.storage import (
     CLEANING,
     CONFIDENCE,
+    CURRENT,
     FORMAT_VERSION,
     PRODUCTS,
     TITLES,
@@ -49,6 +50,7 @@ from ragqa.settings import CleaningSettings
 
 _BLOCK: Final = 8192
 _KEY: Final = "key.json"
+_GENERATION: Final = "generation"
 _PACKAGES: Final = (
     "sentence-transformers",
     "transformers",
@@ -115,13 +117,15 @@ def build_index(
                 "embedder": embedded_by,
                 "limit": limit,
                 "catalogue": catalogue.fingerprint(),
+                "versions": _versions(),
             }
             seconds: dict[str, float] = {}
             report = _clean(catalogue, settings, partial, key, limit, seconds)
-            store = ProductStore(partial / PRODUCTS)
+            generation = partial / _GENERATION
+            store = ProductStore(generation / PRODUCTS)
             dense = _embed(store, encoder, partial, seconds)
-            parts = {PRODUCTS: _part(partial / PRODUCTS), CLEANING: _part(partial / CLEANING)}
-            parts |= _write_parts(partial, store, dense, encoder, seed, seconds)
+            parts = {PRODUCTS: _part(generation / PRODUCTS), CLEANING: _part(generation / CLEANING)}
+            parts |= _write_parts(generation, store, dense, encoder, seed, seconds)
             seconds["total"] = round(time.perf_counter() - started, 3)
             manifest = {
                 "format_version": FORMAT_VERSION,
@@ -146,8 +150,8 @@ def build_index(
                 "versions": _versions(),
             }
             store.close()
-            (partial / _KEY).unlink()
-            publish(path, partial, manifest)
+            publish(path, generation, manifest)
+            shutil.rmtree(partial, ignore_errors=True)
         except BaseException:
             if new:
                 _leave_no_trace(path)
@@ -161,7 +165,7 @@ def _options_key(options: ReadOptions) -> dict[str, Any]:
 
 def _leave_no_trace(path: Path) -> None:
     """Take away a folder this build made, unless work worth going on with stands in it."""
-    if not (path / ".partial" / _KEY).exists():
+    if not (path / CURRENT).exists() and not (path / ".partial" / _KEY).exists():
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -174,21 +178,21 @@ def _clean(
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Clean the catalogue into ``.partial``, unless an interrupted build with the same key has done so."""
-    key_file = partial / _KEY
+    key_file, generation = partial / _KEY, partial / _GENERATION
     with contextlib.suppress(OSError, ValueError):
         if key["catalogue"] and json.loads(key_file.read_text("utf-8")) == key:
+            report: dict[str, Any] = json.loads((generation / CLEANING).read_text("utf-8"))
             say("going on with the interrupted build")
-            report: dict[str, Any] = json.loads((partial / CLEANING).read_text("utf-8"))
             seconds["clean"] = report["seconds"]
             return report
     with storage_errors(partial):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     try:
-        with StoreWriter(partial / PRODUCTS) as writer:
+        with StoreWriter(generation / PRODUCTS) as writer:
             done: CleaningReport = clean_catalogue(catalogue, settings, writer.add, limit)
         say(done.table())
-        write_json(partial / CLEANING, done.to_dict())
+        write_json(generation / CLEANING, done.to_dict())
         write_json(key_file, key)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -234,30 +238,28 @@ def _finished_block(file: Path, shape: tuple[int, int]) -> np.ndarray[Any, np.dt
 
 
 def _write_parts(
-    partial: Path,
+    generation: Path,
     store: ProductStore,
     dense: DenseIndex,
     encoder: Embedder,
     seed: int,
     seconds: dict[str, float],
 ) -> dict[str, dict[str, Any]]:
-    """Write vectors, titles and confidence; the blocks of embeddings are removed."""
+    """Write vectors, titles and confidence."""
     started = time.perf_counter()
     for name in (VECTORS, TITLES, CONFIDENCE):
-        (partial / name).unlink(missing_ok=True)
+        (generation / name).unlink(missing_ok=True)
     titles = TitleTable.build(product.title for product in store)
     parts = {}
-    with HashingFile(partial / VECTORS) as file:
+    with HashingFile(generation / VECTORS) as file:
         dense.save(file)
     parts[VECTORS] = {"size": file.size, "sha256": file.sha256}
-    with HashingFile(partial / TITLES) as file:
+    with HashingFile(generation / TITLES) as file:
         titles.save(file)
     parts[TITLES] = {"size": file.size, "sha256": file.sha256}
     confidence = Retriever(store, dense, titles, encoder).fit_confidence(seed=seed)
-    size, sha256 = write_json(partial / CONFIDENCE, confidence.to_dict())
+    size, sha256 = write_json(generation / CONFIDENCE, confidence.to_dict())
     parts[CONFIDENCE] = {"size": size, "sha256": sha256}
-    for block in partial.glob("block-*.npy"):
-        block.unlink()
     seconds["index"] = round(time.perf_counter() - started, 3)
     return parts
 

@@ -20,6 +20,7 @@ a reader sees the old index or the new one, whole.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -47,7 +48,6 @@ PARTS: Final = (PRODUCTS, VECTORS, TITLES, CONFIDENCE, CLEANING)
 
 Verify = Literal["auto", "full", "sizes"]
 _FULL_BELOW: Final = 2_000_000_000
-_KEPT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,10 @@ def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:
             f"{folder}: its parts do not belong together ({counts}, dimension {dense.dimension} "
             f"against {manifest['dimension']}); build the index anew"
         )
-    confidence = Confidence.from_dict(json.loads((folder / CONFIDENCE).read_text("utf-8")))
+    try:
+        confidence = Confidence.from_dict(json.loads((folder / CONFIDENCE).read_text("utf-8")))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise IndexDamagedError(f"{folder / CONFIDENCE}: not readable; build the index anew") from error
     return ProductIndex(folder, manifest, store, dense, titles, confidence)
 
 
@@ -151,6 +154,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     wanted = {"parts": dict, "count": int, "dimension": int, "embedder": dict}
     wrong = [name for name, kind in wanted.items() if not isinstance(manifest.get(name), kind)]
+    if "embedder" not in wrong and not {"name", "weights_sha256", "config_sha256"} <= set(manifest["embedder"]):
+        wrong.append("embedder")
     if wrong or not _whole_parts(manifest["parts"]):
         raise IndexDamagedError(f"{path}: {', '.join(wrong) or 'parts'} missing or wrong; build the index anew")
     return dict(manifest)
@@ -190,7 +195,7 @@ def next_generation(path: Path) -> Path:
 
 
 def publish(path: Path, finished: Path, manifest: Mapping[str, Any]) -> Path:
-    """Make a finished folder the live generation, and remove all but the newest two.
+    """Make a finished folder the live generation, and remove all but it and the one that was live before.
 
     Args:
         path: the index folder.
@@ -198,13 +203,16 @@ def publish(path: Path, finished: Path, manifest: Mapping[str, Any]) -> Path:
         manifest: written into it last.
     """
     generation = next_generation(path)
+    kept = {generation.name}
+    with contextlib.suppress(IndexNotFoundError, IndexDamagedError):
+        kept.add(live_generation(path).name)
     with storage_errors(path):
         write_json(finished / MANIFEST, manifest)
         finished.rename(generation)
         sync_folder(path)
         with replacing(path / CURRENT) as file:
             file.write(f"{generation.name}\n".encode())
-    old = sorted((p for p in path.iterdir() if _is_generation(p.name)), key=lambda p: int(p.name[1:]))
-    for folder in old[:-_KEPT]:
-        shutil.rmtree(folder, ignore_errors=True)
+    for folder in path.iterdir():
+        if _is_generation(folder.name) and folder.name not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
     return generation

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from ragqa.errors import ModelError, first_line
 from ragqa.models.device import choose_device, choose_dtype
 from ragqa.models.packaged import DEFAULT_EMBEDDER, DEFAULT_GENERATOR, PACKAGED, in_package
@@ -60,7 +58,7 @@ def load_embedder(
                 local_files_only=True,
                 model_kwargs={"dtype": number_format, "use_safetensors": True},
             )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # a hostile or broken folder raises anything
         raise ModelError(f"{name}: cannot be loaded as a sentence encoder ({first_line(error)})") from error
     return model, source
 
@@ -78,8 +76,9 @@ def load_generator(
     Raises:
         ModelError: it cannot be found or is no causal language model.
     """
-    if adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
-        raise ModelError(f"{adapter}: no LoRA adapter in this folder (adapter_config.json is missing)")
+    for needed in ("adapter_config.json", "adapter_model.safetensors"):
+        if adapter is not None and not (Path(adapter) / needed).is_file():
+            raise ModelError(f"{adapter}: no LoRA adapter in this folder ({needed} is missing)")
     source = find_model(name)
     place = choose_device(device)
     number_format = choose_dtype(dtype, place)
@@ -95,9 +94,14 @@ def load_generator(
                 from peft import PeftModel
 
                 model = PeftModel.from_pretrained(model, adapter)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # a hostile or broken folder raises anything
         raise ModelError(f"{name}: cannot be loaded as a causal language model ({first_line(error)})") from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{name}: its tokenizer has no fast form, which tells where in a text a token stands; choose another"
+        )
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        # Padding is masked, so any token will do.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side = "left"
     return model.to(place).eval(), tokenizer, source

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ragqa.errors import ModelError, first_line
-from ragqa.files import sha256_of
+from ragqa.files import copy_file, sha256_of
 
 _FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _HUB_ID: Final = re.compile(r"\w[\w.-]*/[\w.-]+(@[\w.-]+)?")
@@ -46,13 +45,22 @@ class ModelSource:
             digest.update(f"{path.relative_to(self.folder).as_posix()}\0{sha256_of(path)}\n".encode())
         return digest.hexdigest()
 
+    @cached_property
+    def config_sha256(self) -> str:
+        """One SHA-256 over what else decides what the model computes: its configuration, tokenizer and prompts."""
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.rglob("*")):
+            inside = path.relative_to(self.folder)
+            if path.is_file() and path.suffix in (".json", ".txt", ".model", ".jinja") and not _is_left_out(inside):
+                digest.update(f"{inside.as_posix()}\0{sha256_of(path)}\n".encode())
+        return digest.hexdigest()
+
     def copy_to(self, folder: Path) -> None:
         """Copy the files that loading needs into a new folder; their hash stays the same."""
         for path in sorted(self.folder.rglob("*")):
             inside = path.relative_to(self.folder)
             if path.is_file() and any(fnmatch(path.name, kind) for kind in _FILES) and not _is_left_out(inside):
-                (folder / inside).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, folder / inside)
+                copy_file(path, folder / inside)
 
     def to_dict(self) -> dict[str, str]:
         """What a manifest says of the model; without the folder, which another machine does not have."""
@@ -61,6 +69,7 @@ class ModelSource:
             "origin": self.origin,
             "revision": self.revision,
             "weights_sha256": self.weights_sha256,
+            "config_sha256": self.config_sha256,
         }
 
     def __str__(self) -> str:
@@ -90,11 +99,17 @@ def fetch_folder(repository: str) -> Path:
         ModelError: there is none, or it cannot be reached.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
+    name, _, revision = repository.partition("@")
     try:
-        return Path(snapshot_download(repository))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        return Path(snapshot_download(name, revision=revision or None))
+    except (HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         raise ModelError(
             f"{repository}: no such folder, and not to be had from the Hub ({first_line(error)})"
         ) from error
@@ -120,6 +135,7 @@ def on_hub(name: str) -> ModelSource | str:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -140,9 +156,13 @@ def on_hub(name: str) -> ModelSource | str:
         )
         return ModelSource(name, "hub", folder.name, folder) if weight_files(folder) else None
 
-    with suppress(LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError):
+    try:
         if cached := fetch(local_only=True):
             return cached
+    except HFValidationError:
+        return "not a name a model on the Hub can have"
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError):
+        pass
     if constants.HF_HUB_OFFLINE:
         return "not in the Hub's cache on this machine, and HF_HUB_OFFLINE is set"
     try:

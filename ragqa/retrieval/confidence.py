@@ -68,6 +68,9 @@ class Confidence:
         )
 
 
+# Where there is no second product there is no margin to judge by; a small one neither decides nor forbids.
+_LONE_MARGIN: Final = 0.1
+
 # For catalogues too small to fit on: the model fitted on the project's own demonstration catalogue.
 DEFAULT: Final = Confidence(weights=(-2.8, 6.46, 7.01, 15.46), bias=-9.34)
 
@@ -83,7 +86,7 @@ def features(candidates: Sequence[Candidate], reverse_overlap: float) -> tuple[f
     same = fold(first.product.title)
     # A second product of the very same title is no rival: both are what was asked for.
     rival = next((c for c in candidates[1:] if fold(c.product.title) != same), None)
-    margin = first.score - rival.score if rival else first.score
+    margin = first.score - rival.score if rival else _LONE_MARGIN
     return (first.cosine, first.overlap, reverse_overlap, margin)
 
 

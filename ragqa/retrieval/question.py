@@ -110,13 +110,13 @@ def parse_question(text: str, max_chars: int = 4000) -> Question:
         )
     # Lone surrogates come from broken terminals and JSON; nothing later can encode them.
     folded = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
-    if not any(char.isalnum() for char in folded):
+    if not folded:
         raise QuestionError("the question is empty; ask, for example: What is the description of TITLE?")
     readings = [folded]
     language: Language | None = None
 
     def read_as(reading: str) -> bool:
-        if reading != readings[-1] and any(char.isalnum() for char in reading):
+        if reading and reading != readings[-1]:
             readings.append(reading)
             return True
         return False

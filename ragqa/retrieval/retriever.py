@@ -73,7 +73,7 @@ class Retriever:
         if not parsed:
             return []
         vectors = self._embedder.embed_questions([question.subject for question in parsed])
-        found = self._nearest(vectors)
+        found = self._nearest(vectors, max(_DEPTH, top_k))
         return [
             self._order(question, vector, {r: c for r, c in cosines.items() if r not in without}, top_k, without)
             for question, vector, cosines in zip(parsed, vectors, found, strict=True)
@@ -104,9 +104,9 @@ class Retriever:
         self._confidence = confidence_.fit(inputs, right)
         return self._confidence
 
-    def _nearest(self, vectors: Vectors) -> list[dict[int, float]]:
+    def _nearest(self, vectors: Vectors, depth: int = _DEPTH) -> list[dict[int, float]]:
         """For each question the nearest rows with their cosine similarities."""
-        scores, rows = self._dense.search(vectors, _DEPTH)
+        scores, rows = self._dense.search(vectors, depth)
         return [
             {int(row): float(score) for row, score in zip(r, s, strict=True) if row >= 0}
             for r, s in zip(rows, scores, strict=True)
@@ -120,20 +120,20 @@ class Retriever:
             cosines[row] = self._dense.similarity(vector, row)
         ranked = self._ranked(question.subject, cosines, exact)
         if not ranked:
-            return Retrieval(question, (), 0.0, several=False)
+            return Retrieval(question, (), 0.0)
         sure = 1.0 if ranked[0].exact else self._confidence(self._features(question.subject, ranked))
-        fitting = sum(c.overlap >= _ALL_WORDS for c in ranked)
-        return Retrieval(question, tuple(ranked[:top_k]), sure, several=not ranked[0].exact and fitting > 1)
+        fitting = () if ranked[0].exact else tuple(c for c in ranked if c.overlap >= _ALL_WORDS)
+        return Retrieval(question, tuple(ranked[:top_k]), sure, fitting if len(fitting) > 1 else ())
 
     def _exact_rows(self, question: Question, without: frozenset[int]) -> frozenset[int]:
         """Rows whose title is one of the question's readings, whole; the longest reading that has any."""
         for reading in question.readings:
-            rows = [row for row in self._titles.rows(reading) if row not in without][:_MAX_EXACT]
+            rows = [row for row in self._titles.rows(reading) if row not in without]
             same = [row for row in rows if fold(self._store[row].title) == fold(reading)]
             # Titles that agree to the letter but for case go before those that differ in punctuation.
             literal = [row for row in same if self._store[row].title.casefold() == reading.casefold()]
             if literal or same:
-                return frozenset(literal or same)
+                return frozenset((literal or same)[:_MAX_EXACT])
         return frozenset()
 
     def _ranked(self, subject: str, cosines: dict[int, float], exact: frozenset[int]) -> list[Candidate]:

@@ -7,8 +7,8 @@ import re
 import unicodedata
 from typing import Final
 
-# Signs that tell products apart ("C++", "C#", "4.5 mm", "1/4") stay; all other punctuation is a blank.
-_NOT_KEPT: Final = re.compile(r"(?:[^\w+#]|_)+")
+# Signs that tell products apart ("C++", "C#", "4.5 mm", "1/4", "-5 °C") stay; all other punctuation is a blank.
+_SIGN: Final = re.compile(r"(?P<kept>(?<=\d)[.,/](?=\d)|(?<!\w)-(?=\d))|[^\w\s+#]|_")
 
 _FRACTION: Final = re.compile("[\u00bc-\u00be\u2150-\u215e]")
 
@@ -26,9 +26,24 @@ def fold(text: str) -> str:
         # Twice, since compatibility forms such as a mathematical A have a capital inside.
         for _ in range(2):
             decomposed = unicodedata.normalize("NFKD", text.casefold())
-            text = "".join(char for char in decomposed if not unicodedata.combining(char))
-    text = text.casefold()
-    return _NOT_KEPT.sub(" ", text).strip()
+            text = _without_accents(decomposed)
+    return " ".join(_SIGN.sub(_fold_sign, text.casefold()).split())
+
+
+def _fold_sign(match: re.Match[str]) -> str:
+    # A vowel sign or another mark (category M) is part of its word, though not one of \w.
+    return match[0] if match["kept"] or unicodedata.category(match[0])[0] == "M" else " "
+
+
+def _without_accents(text: str) -> str:
+    """`text`, decomposed, without the marks over Latin, Greek and Cyrillic letters; others are letters of their own."""
+    kept, plain = [], False
+    for char in text:
+        if unicodedata.category(char) == "Mn" and plain:
+            continue
+        plain = ord(char) < 0x530
+        kept.append(char)
+    return "".join(kept)
 
 
 @functools.lru_cache(maxsize=65536)

@@ -248,3 +248,8 @@ def test_read_bytes_reaches_the_size_of_the_files(tmp_path: Path) -> None:
     catalogue = Catalogue(write(tmp_path / "trn.json.gz", JSON_TEXT))
     list(catalogue.rows())
     assert catalogue.read_bytes == catalogue.total_bytes == (tmp_path / "trn.json.gz").stat().st_size
+
+
+def test_excels_own_line_names_the_delimiter(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("sep=;\nsku;name;description\n1;A, B;Text\n")
+    assert [(row.id, row.title, row.text) for row in Catalogue(tmp_path / "c.csv").rows()] == [("1", "A, B", "Text")]

@@ -104,7 +104,7 @@ def test_the_last_candidates_are_left_out_where_there_is_no_room(tokenizer: Any)
 
 
 def test_a_question_without_room_is_told(tokenizer: Any) -> None:
-    with pytest.raises(ModelError, match="does not fit into 200; ask a shorter question"):
+    with pytest.raises(ModelError, match="does not fit into 200; raise --context-tokens"):
         PromptBuilder(tokenizer, max_tokens=200).build(parse_question("word " * 100), candidates("d"))
 
 
@@ -133,3 +133,28 @@ def test_a_cut_text_is_a_beginning_within_the_limit(text: str, limit: int) -> No
 def test_the_fingerprint_changes_with_any_word() -> None:
     assert PromptTemplate().fingerprint() == PromptTemplate().fingerprint()
     assert PromptTemplate().fingerprint() != PromptTemplate(answer="{subject}:").fingerprint()
+
+
+@pytest.mark.parametrize("letter", ["word ", "漢"])
+def test_a_title_of_two_thousand_characters_keeps_its_candidate(tokenizer: Any, letter: str) -> None:
+    title = (letter * 2000)[:2000]
+    question = parse_question(f"What is the description of {title}?")
+    long = [Candidate(Product("1", title, "The answer."), 0, 1.0, 1.0, 1.0, True)]
+    prompt = PromptBuilder(tokenizer, max_tokens=1024).build(question, long)
+    assert len(prompt.ids) <= 1024
+    assert [s.description for s in prompt.shown] == ["The answer."]
+
+
+def test_what_is_put_into_a_template_is_not_looked_at_again(tokenizer: Any) -> None:
+    odd = [Candidate(Product("1", "A {description} {question}", "the text {subject}"), 0, 0.9, 0.9, 0.9, False)]
+    prompt = PromptBuilder(tokenizer).build(parse_question("odd {title}"), odd)
+    assert "Product: A {description} {question}\nDescription: the text {subject}\n" in prompt.text
+    assert prompt.text.endswith("Product: odd {title}\nDescription:")
+
+
+def test_an_added_token_that_begins_with_a_blank_is_broken_up_too(tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    odd = AutoTokenizer.from_pretrained(tiny_model)
+    odd.add_tokens([" <x>", "y "], special_tokens=True)
+    assert PromptBuilder(odd).neutral("a <x> b") == "a < x> b"

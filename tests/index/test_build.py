@@ -147,7 +147,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_same_command_completes(
     assert "no space left to write" in str(caught.value)
     assert not (tmp_path / "x" / CURRENT).exists()
     assert len(build_index(catalogue, tmp_path / "x")) == 12
-    assert entries(tmp_path / "x") == {CURRENT, "g000001", ".lock"}
+    assert entries(tmp_path / "x") == {CURRENT, live_generation(tmp_path / "x").name, ".lock"}
 
 
 def test_a_second_writer_is_told_who_is_writing(tmp_path: Path) -> None:
@@ -173,3 +173,36 @@ def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
         build_index(ROWS, tmp_path / "file" / "x")
     with pytest.raises(StorageError, match=r"cannot write .*choose"):
         build_index(ROWS, tmp_path / "file")
+
+
+@pytest.mark.parametrize("step", ["rename", "rmtree"])
+def test_an_interrupt_at_the_very_end_loses_nothing(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the pointer is replaced the same command completes; after it the new index is there."""
+    import shutil
+
+    from ragqa.index import storage
+
+    catalogue = tmp_path / "c.jsonl"
+    catalogue.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+
+    remove = shutil.rmtree
+
+    def interrupt(*arguments: Any, **named: Any) -> None:
+        if step == "rmtree" and not (tmp_path / "x" / CURRENT).exists():
+            return remove(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if step == "rename":
+            patch.setattr(storage, "write_json", interrupt)
+        else:
+            patch.setattr(shutil, "rmtree", interrupt)
+            (tmp_path / "x").mkdir()
+        with pytest.raises(KeyboardInterrupt):
+            build_index(catalogue, tmp_path / "x")
+    if step == "rmtree":
+        assert len(open_index(tmp_path / "x")) == 12
+    else:
+        assert (tmp_path / "x" / ".partial" / "block-0000000000.npy").exists(), "the embeddings are kept"
+    assert len(build_index(catalogue, tmp_path / "x")) == 12
+    assert not (tmp_path / "x" / ".partial").exists()

@@ -20,8 +20,8 @@ def test_the_margin_is_to_the_next_other_title() -> None:
     assert features(ranked, 0.5) == (0.9, 0.9, 0.5, pytest.approx(0.3))
 
 
-def test_without_a_rival_the_margin_is_the_score() -> None:
-    assert features([candidate("Low Tide", 0.9)], 1.0)[3] == 0.9
+def test_without_a_rival_the_margin_decides_nothing() -> None:
+    assert features([candidate("Low Tide", 0.9)], 1.0)[3] == 0.1
 
 
 def test_the_probability_is_the_logistic_function() -> None:

@@ -50,7 +50,7 @@ def test_readings_go_from_the_whole_question_to_its_subject() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", "   ", "?!", "\n\t", "¿?"])
+@pytest.mark.parametrize("text", ["", "   ", "\n\t", "\u2003"])
 def test_an_empty_question_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(QuestionError, match="empty; ask, for example"):
         parse_question(text)

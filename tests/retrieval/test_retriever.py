@@ -17,6 +17,7 @@ TITLES = [
     ("e", "The Salt Road Home"),
     ("f", "Descrição"),
     ("g", "!!!"),
+    ("j", "🎉🎊"),
     ("h", "C++ Primer"),
     ("i", "C Primer"),
 ]
@@ -99,7 +100,9 @@ def test_fitting_twice_gives_the_same_model(retriever: Retriever) -> None:
 def test_several_products_fit_when_their_titles_have_all_words(
     retriever: Retriever, question: str, several: bool
 ) -> None:
-    assert retriever.retrieve([question])[0].several is several
+    fitting = retriever.retrieve([question])[0].fitting
+    assert (len(fitting) > 1) is several
+    assert all(set(question.split()) <= set(candidate.product.title.lower().split()) for candidate in fitting)
 
 
 def test_a_product_held_out_is_as_if_it_were_not_there(retriever: Retriever) -> None:
@@ -110,3 +113,9 @@ def test_a_product_held_out_is_as_if_it_were_not_there(retriever: Retriever) -> 
     assert all({"d", "e"}.isdisjoint(c.product.id for c in r.candidates) for r in found)
     nothing = retriever.retrieve(["anything"], without=frozenset(range(len(TITLES))))[0]
     assert (nothing.candidates, nothing.confidence) == ((), 0.0)
+
+
+@pytest.mark.parametrize(("question", "id_"), [("!!!", "g"), ("🎉🎊", "j"), ("What is 🎉🎊?", "j")])
+def test_a_title_without_a_letter_can_be_asked_for(retriever: Retriever, question: str, id_: str) -> None:
+    found = retriever.retrieve([question])[0]
+    assert (found.candidates[0].product.id, found.candidates[0].exact) == (id_, True)

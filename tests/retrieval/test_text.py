@@ -43,3 +43,18 @@ def test_overlap_is_the_share_of_the_questions_trigrams() -> None:
 @given(st.text(), st.text())
 def test_overlap_is_a_share(question: str, title: str) -> None:
     assert 0.0 <= overlap(question, title) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Bolt 1/4", "Bolt 1.4"),
+        ("Bolt 1/4", "Bolt 14"),
+        ("-5 °C", "5 °C"),
+        ("का", "की"),
+        ("4.5 mm", "45 mm"),
+        ("C", "C++"),
+    ],
+)
+def test_titles_that_name_different_products_do_not_fold_alike(one: str, other: str) -> None:
+    assert fold(one) != fold(other)
