@@ -164,3 +164,15 @@ def test_an_interrupt_ends_with_status_130_and_says_how_to_go_on(
     monkeypatch.setattr("ragqa.index.build.build_index", interrupt)
     assert main(["build-index", str(tmp_path), "--out", str(tmp_path / "x")]) == 130
     assert "interrupted; the same command goes on from what" in capsys.readouterr().err
+
+
+def test_an_option_leaves_the_other_settings_of_a_saved_answerer_as_they_were(
+    demo_index: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    from ragqa import Answerer, AnswerSettings
+
+    settings = AnswerSettings(min_confidence=0.0, top_k=3)
+    Answerer.from_pretrained(demo_index, settings=settings).save_pretrained(tmp_path / "saved")
+    assert main(["ask", str(tmp_path / "saved"), "chainsaw", "--json", "-q", "--max-new-tokens", "20"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["abstained"], len(answer["sources"])) == (False, 3)

@@ -72,7 +72,7 @@ def run(chosen: argparse.Namespace) -> int:
     settings = {
         name: getattr(chosen, name) for name in AnswerSettings.__slots__ if getattr(chosen, name, None) is not None
     }
-    checked = AnswerSettings.from_dict(settings)
+    AnswerSettings.from_dict(settings)  # told before anything is loaded
     from ragqa.answerer import Answerer
 
     answerer = Answerer.from_pretrained(
@@ -84,12 +84,11 @@ def run(chosen: argparse.Namespace) -> int:
         dtype=chosen.dtype,
         verify=chosen.verify,
     )
-    explicit = checked.to_dict() if settings else {}
     if chosen.question:
-        for answer in answerer.ask_many(chosen.question, **explicit):
+        for answer in answerer.ask_many(chosen.question, **settings):
             _print(answer, chosen)
         return 0
-    return _converse(answerer, explicit, chosen)
+    return _converse(answerer, settings, chosen)
 
 
 def _converse(answerer: Any, settings: dict[str, Any], chosen: argparse.Namespace) -> int:

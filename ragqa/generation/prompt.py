@@ -81,7 +81,7 @@ class PromptBuilder:
         self.tokenizer = tokenizer
         self.template = template or PromptTemplate()
         self.max_tokens = max_tokens
-        tokens = {str(token).strip() for token in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens)
+        tokens = {str(token).strip() for token in (*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens)}
         self._control = sorted((token for token in tokens if len(token) > 1), key=lambda token: (-len(token), token))
 
     def build(self, question: Question, candidates: Sequence[Candidate]) -> Prompt:

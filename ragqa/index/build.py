@@ -147,7 +147,7 @@ def build_index(
                 "content_sha256": _content_hash(parts),
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "seconds": seconds,
-                "versions": _versions(),
+                "versions": key["versions"],
             }
             store.close()
             publish(path, generation, manifest)

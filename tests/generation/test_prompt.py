@@ -157,4 +157,5 @@ def test_an_added_token_that_begins_with_a_blank_is_broken_up_too(tiny_model: Pa
 
     odd = AutoTokenizer.from_pretrained(tiny_model)
     odd.add_tokens([" <x>", "y "], special_tokens=True)
-    assert PromptBuilder(odd).neutral("a <x> b") == "a < x> b"
+    odd.add_special_tokens({"bos_token": " <z>"})
+    assert PromptBuilder(odd).neutral("a <x> b <z>") == "a < x> b < z>"
