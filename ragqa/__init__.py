@@ -24,8 +24,10 @@ _HOME = {
     "Product": "ragqa.records",
     "RagqaError": "ragqa.errors",
     "ReadOptions": "ragqa.catalogue.columns",
+    "RetrieverTrainingSettings": "ragqa.training.pairs",
     "Source": "ragqa.records",
     "build_index": "ragqa.index.build",
+    "fine_tune_retriever": "ragqa.training.embedder",
     "open_index": "ragqa.index.storage",
     "prepare": "ragqa.catalogue.export",
 }
@@ -39,8 +41,10 @@ __all__ = [
     "Product",
     "RagqaError",
     "ReadOptions",
+    "RetrieverTrainingSettings",
     "Source",
     "build_index",
+    "fine_tune_retriever",
     "open_index",
     "prepare",
 ]
@@ -55,6 +59,8 @@ if TYPE_CHECKING:
     from ragqa.index.storage import open_index
     from ragqa.records import Answer, Product, Source
     from ragqa.settings import AnswerSettings, CleaningSettings
+    from ragqa.training.embedder import fine_tune_retriever
+    from ragqa.training.pairs import RetrieverTrainingSettings
 
 
 def __getattr__(name: str) -> Any:

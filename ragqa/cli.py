@@ -20,6 +20,10 @@ from ragqa.errors import RagqaError
 COMMANDS: Final = {
     "prepare": ("ragqa.commands.prepare", "clean a catalogue and save it as Parquet, CSV or JSON lines"),
     "build-index": ("ragqa.commands.build_index", "build a product index from a catalogue"),
+    "fine-tune-retriever": (
+        "ragqa.commands.fine_tune_retriever",
+        "train an index's own sentence encoder on its catalogue",
+    ),
     "ask": ("ragqa.commands.ask", "answer questions from an index, with sources"),
 }
 

@@ -21,8 +21,10 @@ def test_the_public_names_are_these() -> None:
         "Product",
         "RagqaError",
         "ReadOptions",
+        "RetrieverTrainingSettings",
         "Source",
         "build_index",
+        "fine_tune_retriever",
         "open_index",
         "prepare",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,11 @@ class DenseIndex:
         """The k nearest titles: cosine similarities and rows, both (len(questions), min(k, len(self)))."""
         scores, rows = self._index.search(questions, min(k, len(self)))
         return scores, rows
+
+    def vectors(self, rows: Sequence[int]) -> Vectors:
+        """The vectors of these rows, (len(rows), dimension)."""
+        found: Vectors = self._index.reconstruct_batch(np.asarray(rows, np.int64))
+        return found
 
     def similarity(self, question: Vectors, row: int) -> float:
         """Cosine similarity of one question's vector (dimension,) and the title in `row`."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
-from ragqa.catalogue.store import ProductStore
-from ragqa.records import Candidate, Question, Retrieval
+from ragqa.records import Candidate, Product, Question, Retrieval
 from ragqa.retrieval import confidence as confidence_
 from ragqa.retrieval.confidence import Confidence
 from ragqa.retrieval.dense import DenseIndex
@@ -26,6 +25,14 @@ _ALL_WORDS: Final = 0.95
 _MAX_EXACT: Final = 50
 
 
+class Products(Protocol):
+    """Products by row: a `ProductStore`, or a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> Product: ...
+
+
 class Retriever:
     """Finds the products a question is about.
 
@@ -39,7 +46,7 @@ class Retriever:
 
     def __init__(
         self,
-        store: ProductStore,
+        store: Products,
         dense: DenseIndex,
         titles: TitleTable,
         embedder: Embedder,

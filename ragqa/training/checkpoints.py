@@ -1,0 +1,63 @@
+"""Checkpoints that can be trusted: a folder counts once a file with the hashes of all others stands in it.
+
+A checkpoint is written by another library, file by file, straight into its final folder; a process that is killed in
+between leaves a folder that looks like a checkpoint. So the seal is written last, and what has none, or differs from
+it, is never resumed from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from ragqa.files import sha256_of, storage_errors, sync_folder, write_json
+
+SEAL: Final = "sealed.json"
+_PREFIX: Final = "checkpoint-"
+
+
+def seal(folder: Path) -> None:
+    """Flush all files of a finished checkpoint to disk and write their hashes beside them.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    with storage_errors(folder):
+        for path in _files(folder):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(folder)
+        write_json(folder / SEAL, {"sha256": _hashes(folder)})
+
+
+def checkpoints(work: Path) -> list[Path]:
+    """All checkpoint folders in `work`, whole or not, by their steps."""
+    found = [path for path in work.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
+    return sorted(found, key=steps_of)
+
+
+def newest_sealed(work: Path) -> Path | None:
+    """The checkpoint of the most steps in `work` that is whole; None if there is none."""
+    for path in reversed(checkpoints(work)):
+        try:
+            sealed: Any = json.loads((path / SEAL).read_text("utf-8"))
+            if isinstance(sealed, dict) and sealed.get("sha256") == _hashes(path):
+                return path
+        except (OSError, ValueError, RecursionError):
+            continue
+    return None
+
+
+def steps_of(checkpoint: Path) -> int:
+    """How many steps a checkpoint has behind it."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in _files(folder)}
