@@ -36,7 +36,7 @@ def card(manifest: Mapping[str, Any], name: str) -> str:
         "Recall at 1 / 3 / 10, before -> after. *Vectors*: nearest titles by cosine similarity alone. *Retriever*: "
         "after ragqa's look-up of exact titles and its order by cosine similarity and shared trigrams, which is what "
         f"answering uses. Searched were {searched}. *One fits*: share of the questions that only one product fits; the "
-        "others leave open which one is meant.",
+        "others leave open which one is meant, and the row *sure* leaves them out.",
         *(f"{title}:\n\n{_table(figures, key)}" for key, title in _SET_NAMES.items()),
         "Training used no product that the second table asks about; the best checkpoint was chosen on the first.",
         "## Training",
@@ -54,22 +54,31 @@ def card(manifest: Mapping[str, Any], name: str) -> str:
 def verdict(manifest: Mapping[str, Any]) -> str:
     """One paragraph: whether the whole retriever finds more unseen products than before, or only its vectors do."""
     figures = manifest["recalls"]
+    old, new = (figures[when]["unseen"]["sure"] for when in ("before", "after"))
+    changes = figures["change"]["unseen"]
     sentences = []
-    for way, subject in (("dense", "by the vectors alone"), ("retriever", "by the whole retriever")):
-        old, new = (figures[when]["unseen"]["all"][way]["1"] for when in ("before", "after"))
-        moved = figures["change"]["unseen"][way]
-        what = "which may be chance" if moved["p"] >= _SURE else "better" if new > old else "WORSE"
-        sentences.append(
-            f"{subject} {old:.3f} -> {new:.3f}, {what} ({moved['won']} won, {moved['lost']} lost, p = {moved['p']:.2g})"
-        )
-    moved = figures["change"]["unseen"]["retriever"]
-    end = ""
-    if moved["won"] <= moved["lost"]:
-        end = " Answers get no better by this encoder: keep the one you have."
-    elif moved["p"] >= _SURE:
-        end = " That answers get better by this encoder is not shown."
-    asked = figures["after"]["unseen"]["all"]["questions"]
-    return f"Found at rank 1, of {asked:,} questions about unseen products: {'; '.join(sentences)}.{end}"
+    for way, subject in (("dense", "the vectors alone"), ("retriever", "the whole retriever")):
+        told = []
+        for depth in ("1", "3"):
+            moved = changes[way][depth]
+            what = (
+                "which may be chance" if moved["p"] >= _SURE else "better" if moved["won"] > moved["lost"] else "WORSE"
+            )
+            told.append(
+                f"at {depth} {old[way][depth]:.3f} -> {new[way][depth]:.3f}, {what} "
+                f"({moved['won']} won, {moved['lost']} lost, p = {moved['p']:.2g})"
+            )
+        sentences.append(f"{subject} {'; '.join(told)}.")
+    end = "That the whole retriever gets better is not shown: keep the encoder you have."
+    whole = changes["retriever"]
+    gained = [depth for depth in ("1", "3") if whole[depth]["p"] < _SURE and whole[depth]["won"] > whole[depth]["lost"]]
+    if any(whole[depth]["p"] < _SURE and whole[depth]["won"] < whole[depth]["lost"] for depth in ("1", "3")):
+        end = "The whole retriever gets WORSE: keep the encoder you have."
+    elif gained:
+        end = f"The whole retriever gets better (at {' and '.join(gained)})."
+    return f"Recall on {new['questions']:,} questions about unseen products that only one product fits: " + " ".join(
+        [*sentences, end]
+    )
 
 
 def _table(figures: Mapping[str, Any], key: str) -> str:

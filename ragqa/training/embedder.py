@@ -33,7 +33,7 @@ from ragqa.training.base import own_embedder, where_to_compute
 from ragqa.training.card import card
 from ragqa.training.checkpoints import newest_sealed, steps_of
 from ragqa.training.pairs import Pair, RetrieverTrainingSettings, make_pairs
-from ragqa.training.recall import WAYS, change, rank_titles, recalls, searched_rows
+from ragqa.training.recall import DEPTHS, WAYS, change, rank_titles, recalls, searched_rows
 from ragqa.training.splits import Split, make_split, write_split
 from ragqa.training.workplace import MANIFEST, begin, check_out, check_space, fresh, publish, work_folder
 
@@ -218,7 +218,7 @@ def _train(task: _Task, pairs: Sequence[Pair], model: Any, work: Path, checkpoin
     def measure(trained: Any) -> dict[str, float]:
         encoder = SentenceEmbedder(trained)
         vectors = encoder.embed_titles([product.title for product in watched])
-        found = recalls(rank_titles(watched, vectors, encoder, asked))["all"]
+        found = recalls(rank_titles(watched, vectors, encoder, asked))["sure"]
         whole, dense = found["retriever"]["mrr"], found["dense"]["mrr"]
         # The whole retriever decides; where it is as good as it gets, the vectors do.
         return {"mrr": whole, "dense_mrr": dense, "choice": whole + dense / 1000}
@@ -247,7 +247,10 @@ def _before_and_after(task: _Task, finished: Path) -> dict[str, Any]:
         "sampled": len(rows) < len(present),
         "before": {name: recalls(ranked) for name, ranked in before.items()},
         "after": {name: recalls(ranked) for name, ranked in after.items()},
-        "change": {name: {way: change(before[name], after[name], way) for way in WAYS} for name in asked},
+        "change": {
+            name: {way: {str(k): change(before[name], after[name], way, k) for k in DEPTHS} for way in WAYS}
+            for name in asked
+        },
     }
 
 

@@ -77,15 +77,15 @@ def _rank(right: str, titles: Sequence[str]) -> int | None:
 
 
 def recalls(ranked: Sequence[Ranked]) -> dict[str, dict[str, Any]]:
-    """Recall at each of `DEPTHS`, by kind of question and, last, for "all".
+    """Recall at each of `DEPTHS`, by kind of question, for all, and for those of all that are "sure".
 
     Returns:
-        By kind: ``questions`` (their number), ``sure`` (share of those that only one product fits), and for each of
+        By kind, "all" and "sure": ``questions`` (their number), ``sure`` (share of those that only one product fits), and for each of
         `WAYS` the recalls in [0, 1] by depth, and ``mrr``, the mean reciprocal rank; what was not found counts 0.
     """
     table: dict[str, dict[str, Any]] = {}
-    for kind in [*sorted({one.kind for one in ranked}), "all"]:
-        here = [one for one in ranked if kind in (one.kind, "all")]
+    for kind in [*sorted({one.kind for one in ranked}), "all", "sure"]:
+        here = [one for one in ranked if kind in (one.kind, "all") or (kind == "sure" and one.sure)]
         table[kind] = {
             "questions": len(here),
             "sure": round(sum(one.sure for one in here) / max(len(here), 1), 4),
@@ -101,14 +101,22 @@ def _summary(ranks: Sequence[int | None]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in values.items()}
 
 
-def change(before: Sequence[Ranked], after: Sequence[Ranked], way: Way) -> dict[str, float]:
-    """How many questions were `won` and `lost` at rank 1, and the two-sided `p` of an exact sign test (McNemar 1947).
+def change(before: Sequence[Ranked], after: Sequence[Ranked], way: Way, depth: int = 1) -> dict[str, float]:
+    """How many sure questions were `won` and `lost`, and the two-sided `p` of an exact sign test (McNemar 1947).
+
+    Those that several products fit are left out: which of them is first is chance, and the answerer asks back.
 
     Args:
         before, after: of the same questions in the same order.
         way: by the vectors alone, or by the whole retriever.
+        depth: found means found among so many.
     """
-    hits = [(getattr(b, way) == 1, getattr(a, way) == 1) for b, a in zip(before, after, strict=True)]
+
+    def found(one: Ranked) -> bool:
+        rank: int | None = getattr(one, way)
+        return rank is not None and rank <= depth
+
+    hits = [(found(b), found(a)) for b, a in zip(before, after, strict=True) if b.sure]
     won, lost = hits.count((False, True)), hits.count((True, False))
     total = won + lost
     tail = sum(math.comb(total, i) for i in range(min(won, lost) + 1)) / 2**total

@@ -158,26 +158,31 @@ def test_the_card_has_both_tables_and_a_verdict(trained: Path) -> None:
     text = (trained / "README.md").read_text()
     figures = json.loads((trained / "manifest.json").read_text())["recalls"]
     assert text.count("| kind | questions | one fits | vectors | retriever |") == 2
-    assert "Found at rank 1, of 20 questions about unseen products" in text
+    assert "questions about unseen products that only one product fits: the vectors alone at 1" in text
     assert f"{figures['after']['unseen']['all']['retriever']['10']:.3f} |" in text
 
 
 def test_the_verdict_tells_a_gain_from_chance_and_from_a_loss() -> None:
     from ragqa.training.card import verdict
 
-    def told(won: int, lost: int, p: float) -> str:
-        table = {"all": {"questions": 100, "dense": {"1": 0.5}, "retriever": {"1": 0.5}}}
-        better = {"all": {"questions": 100, "dense": {"1": 0.6}, "retriever": {"1": 0.5 + (won - lost) / 100}}}
-        moves = {"dense": {"won": 10, "lost": 0, "p": 0.002}, "retriever": {"won": won, "lost": lost, "p": p}}
-        figures = {"before": {"unseen": table}, "after": {"unseen": better}, "change": {"unseen": moves}}
-        return verdict({"recalls": figures})
+    def told(first: tuple[int, int, float], third: tuple[int, int, float]) -> str:
+        recalls = {"questions": 100, "dense": {"1": 0.5, "3": 0.6}, "retriever": {"1": 0.7, "3": 0.8}}
+        better = {"questions": 100, "dense": {"1": 0.6, "3": 0.6}, "retriever": {"1": 0.71, "3": 0.8}}
+        moves = [dict(zip(("won", "lost", "p"), values, strict=True)) for values in (first, third)]
+        same = {"won": 0, "lost": 0, "p": 1.0}
+        change = {"dense": {"1": {"won": 10, "lost": 0, "p": 0.002}, "3": same}}
+        change["retriever"] = dict(zip(("1", "3"), moves, strict=True))
+        figures = {"before": {"unseen": {"sure": recalls}}, "after": {"unseen": {"sure": better}}}
+        return verdict({"recalls": {**figures, "change": {"unseen": change}}})
 
-    assert "by the vectors alone 0.500 -> 0.600, better (10 won, 0 lost, p = 0.002)" in told(9, 1, 0.02)
-    assert told(9, 1, 0.02).endswith("by the whole retriever 0.500 -> 0.580, better (9 won, 1 lost, p = 0.02).")
-    assert told(5, 2, 0.45).endswith("That answers get better by this encoder is not shown.")
-    assert "WORSE" in told(1, 9, 0.02)
-    assert told(1, 9, 0.02).endswith("keep the one you have.")
-    assert told(2, 2, 1.0).endswith("keep the one you have.")
+    none, won, lost = (2, 2, 1.0), (9, 1, 0.02), (1, 9, 0.02)
+    assert "the vectors alone at 1 0.500 -> 0.600, better (10 won, 0 lost, p = 0.002); at 3 0.600" in told(none, none)
+    assert "at 1 0.700 -> 0.710, which may be chance (2 won, 2 lost, p = 1)" in told(none, none)
+    assert told(none, none).endswith("is not shown: keep the encoder you have.")
+    assert told(won, none).endswith("The whole retriever gets better (at 1).")
+    assert told(won, won).endswith("The whole retriever gets better (at 1 and 3).")
+    assert told((5, 2, 0.45), none).endswith("is not shown: keep the encoder you have.")
+    assert told(won, lost).endswith("The whole retriever gets WORSE: keep the encoder you have.")
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_other_ones(
@@ -389,7 +394,7 @@ def test_the_command_prints_plan_and_verdict(
     captured = capsys.readouterr()
     assert "16 pairs, 2 steps of 8, " in captured.err
     assert "trainable parameters, cpu" in captured.err
-    assert "Found at rank 1, of 10 questions about unseen products" in captured.out
+    assert "questions about unseen products that only one product fits" in captured.out
     assert (
         captured.out.splitlines()[-1]
         == f"now build an index with it: python -m ragqa.build_index CATALOGUE --embedder {out}"

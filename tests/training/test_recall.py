@@ -17,21 +17,30 @@ RANKED = [
 
 def test_recalls_and_reciprocal_ranks_are_those_counted_by_hand() -> None:
     found = recalls(RANKED)
-    assert list(found) == ["partial", "typo", "all"]
+    assert list(found) == ["partial", "typo", "all", "sure"]
     assert found["all"] == {
         "questions": 4,
         "sure": 0.75,
         "dense": {"1": 0.25, "3": 0.5, "10": 0.75, "mrr": 0.4375},
         "retriever": {"1": 0.5, "3": 0.75, "10": 0.75, "mrr": 0.625},
     }
+    assert found["sure"] == {
+        "questions": 3,
+        "sure": 1.0,
+        "dense": {"1": 0.3333, "3": 0.6667, "10": 0.6667, "mrr": 0.5},
+        "retriever": {"1": 0.6667, "3": 0.6667, "10": 0.6667, "mrr": 0.6667},
+    }
     assert found["typo"]["dense"] == {"1": 0.0, "3": 0.5, "10": 0.5, "mrr": 0.25}
 
 
 def test_a_change_is_told_by_questions_won_and_lost() -> None:
-    before = [Ranked("typo", True, rank, 1) for rank in (1, 2, 2, 2, 2, 2, 2, 1)]
+    before = [Ranked("typo", True, rank, 1) for rank in (1, 2, 2, 2, 4, None, 2, 1)]
     after = [Ranked("typo", True, rank, 1) for rank in (2, 1, 1, 1, 1, 1, 1, 1)]
-    # 6 won, 1 lost: (1 + 7) / 2**7 on one side.
+    before += [Ranked("partial", False, 5, 5)] * 9
+    after += [Ranked("partial", False, 1, 1)] * 9
+    # 6 won, 1 lost: (1 + 7) / 2**7 on one side. The nine that several products fit do not count.
     assert change(before, after, "dense") == {"won": 6, "lost": 1, "p": 0.125}
+    assert change(before, after, "dense", 3) == {"won": 2, "lost": 0, "p": 0.5}
     assert change(before, after, "retriever") == {"won": 0, "lost": 0, "p": 1.0}
 
 
