@@ -120,7 +120,7 @@ def change(before: Sequence[Ranked], after: Sequence[Ranked], way: Way, depth: i
     won, lost = hits.count((False, True)), hits.count((True, False))
     total = won + lost
     tail = sum(math.comb(total, i) for i in range(min(won, lost) + 1)) / 2**total
-    return {"won": won, "lost": lost, "p": round(min(1.0, 2 * tail), 5)}
+    return {"won": won, "lost": lost, "p": float(f"{min(1.0, 2 * tail):.3g}")}
 
 
 def searched_rows(

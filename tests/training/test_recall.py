@@ -41,6 +41,8 @@ def test_a_change_is_told_by_questions_won_and_lost() -> None:
     # 6 won, 1 lost: (1 + 7) / 2**7 on one side. The nine that several products fit do not count.
     assert change(before, after, "dense") == {"won": 6, "lost": 1, "p": 0.125}
     assert change(before, after, "dense", 3) == {"won": 2, "lost": 0, "p": 0.5}
+    clear = change([Ranked("typo", True, 2, 2)] * 40, [Ranked("typo", True, 1, 2)] * 40, "dense")
+    assert clear == {"won": 40, "lost": 0, "p": 1.82e-12}
     assert change(before, after, "retriever") == {"won": 0, "lost": 0, "p": 1.0}
 
 
