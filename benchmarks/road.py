@@ -94,7 +94,7 @@ def measure(names: list[str], builds: list[str]) -> dict[str, Any]:
     result: dict[str, Any] = {
         "commit": commit.stdout.strip(),
         "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {_processor()}",
+        "machine": f"{os.cpu_count()} cores, {processor()}",
         "python": platform.python_version(),
         "import": [stage(IMPORT) for _ in range(5)],
         "prepare": {},
@@ -113,7 +113,8 @@ def measure(names: list[str], builds: list[str]) -> dict[str, Any]:
     return result
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
     return found[1] if found else platform.processor()

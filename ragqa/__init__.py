@@ -23,11 +23,14 @@ _HOME = {
     "CleaningSettings": "ragqa.settings",
     "Product": "ragqa.records",
     "RagqaError": "ragqa.errors",
+    "Recipe": "ragqa.training.recipe",
     "ReadOptions": "ragqa.catalogue.columns",
     "RetrieverTrainingSettings": "ragqa.training.pairs",
     "Source": "ragqa.records",
     "build_index": "ragqa.index.build",
     "fine_tune_retriever": "ragqa.training.embedder",
+    "fine_tune": "ragqa.training.fine_tune",
+    "merge": "ragqa.training.merge",
     "open_index": "ragqa.index.storage",
     "prepare": "ragqa.catalogue.export",
 }
@@ -41,10 +44,13 @@ __all__ = [
     "Product",
     "RagqaError",
     "ReadOptions",
+    "Recipe",
     "RetrieverTrainingSettings",
     "Source",
     "build_index",
+    "fine_tune",
     "fine_tune_retriever",
+    "merge",
     "open_index",
     "prepare",
 ]
@@ -60,7 +66,10 @@ if TYPE_CHECKING:
     from ragqa.records import Answer, Product, Source
     from ragqa.settings import AnswerSettings, CleaningSettings
     from ragqa.training.embedder import fine_tune_retriever
+    from ragqa.training.fine_tune import fine_tune
+    from ragqa.training.merge import merge
     from ragqa.training.pairs import RetrieverTrainingSettings
+    from ragqa.training.recipe import Recipe
 
 
 def __getattr__(name: str) -> Any:

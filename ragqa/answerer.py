@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from ragqa import models
-from ragqa.errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError, InputError, ModelError
-from ragqa.files import HashingFile, copy_folder, storage_errors, sync_folder, write_json
+from ragqa.errors import InputError, ModelError
+from ragqa.generation.adapter import Adapter, read_adapter
+from ragqa.generation.choice import MOST
 from ragqa.generation.decode import Draft, Generator
 from ragqa.generation.prompt import Prompt, PromptBuilder, PromptTemplate
-from ragqa.index.storage import CURRENT, MANIFEST, ProductIndex, Verify, open_index
+from ragqa.index.embedder import own_embedder
+from ragqa.index.storage import ProductIndex, Verify, open_index
 from ragqa.progress import say
 from ragqa.records import Answer, Candidate, Language, Retrieval, Source
 from ragqa.retrieval.embed import Embedder, SentenceEmbedder
 from ragqa.retrieval.retriever import Retriever
+from ragqa.saved import SAVED, read_saved, save
 from ragqa.settings import AnswerSettings
 
 SEVERAL: Final[dict[Language, str]] = {
@@ -34,8 +35,6 @@ ABSTENTIONS: Final[dict[Language, str]] = {
     "pt": "Este catálogo não parece ter esse produto.",
     "es": "Este catálogo no parece tener ese producto.",
 }
-_SAVED: Final = "answerer.json"
-_SAVED_FORMAT: Final = 1
 
 
 class Answerer:
@@ -58,10 +57,12 @@ class Answerer:
         settings: AnswerSettings | None = None,
     ) -> None:
         self.index = index
-        self.settings = settings or AnswerSettings()
+        # How the adapter, or the model one was merged into, wants to be asked.
+        self.trained: Adapter | None = read_adapter(adapter or generator)
+        self.settings = settings or _as_trained(self.trained)
         self.embedder_source = embedder_source
         self.generator_source: models.ModelSource | None = None
-        self._retriever = Retriever(index.store, index.dense, index.titles, embedder, index.confidence)
+        self.retriever = Retriever(index.store, index.dense, index.titles, embedder, index.confidence)
         self._generator_name, self._adapter = generator, adapter
         self._device, self._dtype = device, dtype
         self._generator: Generator | None = None
@@ -84,49 +85,43 @@ class Answerer:
 
         Args:
             path: an index folder, a folder written by `save_pretrained`, or a Hub id ``owner/name``.
-            generator: a causal language model (Hub id or folder); None takes the saved one or the default.
-            adapter: a folder with a LoRA adapter for it.
+            generator: a language model (Hub id or folder); None takes the saved one, the one the adapter was trained
+                on, or the default.
+            adapter: a folder with a LoRA adapter for it, such as `ragqa.fine_tune` writes.
             embedder: where the encoder that built the index lies now; None takes it by its name.
             device, dtype: "auto", or as in ``--device`` and ``--dtype``.
-            settings: how questions are answered.
+            settings: how questions are answered; None takes what the adapter was trained with, or the defaults.
             verify: how thoroughly the index is checked, see `ragqa.open_index`.
 
         Raises:
             IndexNotFoundError, IndexMismatchError, IndexDamagedError: the index cannot be used.
-            ModelError: the embedder cannot be found. (The generator is loaded when first needed.)
+            ModelError: the embedder cannot be found, or the adapter was trained with another prompt template. (The
+                generator is loaded when first needed.)
         """
         folder = Path(path)
         if not folder.exists() and models.is_hub_id(str(path)):
             folder = models.fetch_folder(str(path))
         saved: dict[str, Any] = {}
-        if (folder / _SAVED).exists():
-            saved = _read_saved(folder / _SAVED)
+        if (folder / SAVED).exists():
+            saved = read_saved(folder / SAVED)
+            if adapter or generator:
+                # Another one is asked as it was trained, not as the saved one was.
+                trained = _as_trained(read_adapter(adapter or str(generator))).to_dict()
+                saved["settings"] |= {k: trained[k] for k in ("context_products", "context_tokens", "max_new_tokens")}
             generator = generator or str(folder / "generator")
             embedder = embedder or str(folder / "embedder")
             adapter = adapter or (str(folder / "adapter") if saved.get("adapter") else None)
-            settings = settings or AnswerSettings.from_dict(saved["settings"])
+            if settings is None:
+                settings = AnswerSettings.from_dict(saved["settings"])
             folder = folder / "index"
         index = open_index(folder, verify)
-        wanted = index.manifest["embedder"]
-        try:
-            model, source = models.load_embedder(embedder or wanted["name"], device, dtype)
-        except ModelError as error:
-            raise ModelError(
-                f"{error} (the embedder {folder} was built with; if it moved, name it with --embedder)"
-            ) from error
-        for what in ("weights", "config"):
-            has = getattr(source, f"{what}_sha256")
-            if has != wanted[f"{what}_sha256"]:
-                raise IndexMismatchError(
-                    f"{folder} was built with the embedder {wanted['name']} ({what} {wanted[f'{what}_sha256'][:12]}), but "
-                    f"{source} was found ({what} {has[:12]}); name the right one with --embedder, or build the index anew"
-                )
+        model, source = own_embedder(index, folder, embedder, device, dtype)
         say(f"embedder {source}, {models.describe(model)}")
         return cls(
             index,
             SentenceEmbedder(model),
             embedder_source=source,
-            generator=generator or models.DEFAULT_GENERATOR,
+            generator=generator or _base_of(adapter),
             adapter=adapter,
             device=device,
             dtype=dtype,
@@ -142,11 +137,22 @@ class Answerer:
         """
         with self._loading:
             if self._generator is None:
-                model, tokenizer, source = models.load_generator(
-                    self._generator_name, self._device, self._dtype, adapter=self._adapter
-                )
+                try:
+                    model, tokenizer, source = models.load_generator(
+                        self._generator_name, self._device, self._dtype, adapter=self._adapter
+                    )
+                except ModelError as error:
+                    if self.trained is None or self.trained.merged:
+                        raise
+                    raise ModelError(
+                        f"{error} (the base model {self._adapter} was trained on is {self.trained.base['name']}; if it "
+                        "moved, name it with --generator)"
+                    ) from error
+                if self.trained and not self.trained.merged:
+                    self.trained.check_base(source)
                 say(f"generator {source}, {models.describe(model)}")
-                self._generator, self.generator_source = Generator(model, tokenizer), source
+                choice = self.trained.choice if self.trained and self.trained.mode == "retrieval" else None
+                self._generator, self.generator_source = Generator(model, tokenizer, choice), source
             return self._generator
 
     def ask(self, question: str, **settings: Any) -> Answer:
@@ -168,20 +174,38 @@ class Answerer:
             raise InputError("ask_many takes a list of questions; for one question call ask")
         use = AnswerSettings.from_dict(self.settings.to_dict() | settings) if settings else self.settings
         started = time.perf_counter()
-        top_k = max(use.top_k, use.context_products)
-        found = self._retriever.retrieve(questions, top_k, use.max_question_chars)
-        retrieved = time.perf_counter()
-        answerable = [i for i, r in enumerate(found) if r.confidence >= use.min_confidence]
-        share = {"retrieve": (retrieved - started) / max(len(questions), 1)}
+        found = self.retriever.retrieve(questions, max(use.top_k, use.context_products), use.max_question_chars)
+        return self._answer(found, use, (time.perf_counter() - started) / max(len(questions), 1))
+
+    def answer(self, found: Sequence[Retrieval], **settings: Any) -> list[Answer]:
+        """Answer questions from candidates that were retrieved before; for evaluation.
+
+        Args:
+            found: as `self.retriever.retrieve` gives them.
+            settings: overrides of `AnswerSettings`.
+        """
+        use = AnswerSettings.from_dict(self.settings.to_dict() | settings) if settings else self.settings
+        return self._answer(found, use, 0.0)
+
+    def _answer(self, found: Sequence[Retrieval], use: AnswerSettings, retrieve: float) -> list[Answer]:
+        judges = self._mode() == "retrieval"  # the adapter judges candidates itself
+        answerable = [
+            i for i, r in enumerate(found) if (r.candidates if judges else r.confidence >= use.min_confidence)
+        ]
+        share, started = {"retrieve": retrieve}, time.perf_counter()
         if answerable and self._generator is None:
             _ = self.generator
-            share["load"] = (time.perf_counter() - retrieved) / len(questions)
+            share["load"] = (time.perf_counter() - started) / len(found)
         loaded = time.perf_counter()
         written = self._write([found[i] for i in answerable], use)
         generate = (time.perf_counter() - loaded) / max(len(answerable), 1)
         answers = [_abstain(r, use, share) for r in found]
         for i, (prompt, draft) in zip(answerable, written, strict=True):
-            answers[i] = _answer(answers[i], found[i], use.top_k, (prompt, draft), share | {"generate": generate})
+            if draft.confidence is not None and draft.confidence < use.min_confidence:
+                answers[i] = replace(answers[i], confidence=round(draft.confidence, 4), prompt=prompt.text)
+                continue
+            told = share | {"generate": generate}
+            answers[i] = _answer(answers[i], found[i], use.top_k, (prompt, draft), told)
         return answers
 
     def _write(self, found: Sequence[Retrieval], use: AnswerSettings) -> list[tuple[Prompt, Draft]]:
@@ -189,28 +213,37 @@ class Answerer:
         if not found:
             return []
         generator = self.generator
-        builder = self._builder(generator, use)
-        prompts = [builder.build(r.question, r.candidates[: use.context_products]) for r in found]
-        mode = use.decoding if use.decoding != "auto" else ("free" if self._adapter else "extractive")
-        write = generator.free if mode == "free" else generator.extractive
+        builder = self._builder(generator, use, self.trained.template if self.trained else None)
+        plain = self._mode() == "plain"
+        shown = 0 if plain else min(use.context_products, MOST) if generator.choice else use.context_products
+        prompts = [builder.build(r.question, r.candidates[:shown]) for r in found]
+        foreign = self._adapter is not None and self.trained is None
+        free = use.decoding == "free" or plain or (use.decoding == "auto" and foreign)
+        write = generator.free if free else generator.extractive
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
         drafts: dict[int, Draft] = {}
         for start in range(0, len(order), use.batch_size):
             rows = order[start : start + use.batch_size]
-            drafts |= zip(rows, write([prompts[i] for i in rows], use.max_new_tokens), strict=True)
+            written = write([prompts[i] for i in rows], use.max_new_tokens, [found[i] for i in rows])
+            drafts |= zip(rows, written, strict=True)
         return [(prompt, drafts[i]) for i, prompt in enumerate(prompts)]
 
+    def _mode(self) -> str:
+        """How an adapter of ragqa's is asked: "plain" or "retrieval"; "" where there is none."""
+        return self.trained.mode if self.trained else ""
+
     @staticmethod
-    def _builder(generator: Generator, use: AnswerSettings) -> PromptBuilder:
+    def _builder(generator: Generator, use: AnswerSettings, template: PromptTemplate | None) -> PromptBuilder:
         limit = use.context_tokens
         if generator.max_positions is not None:
-            limit = min(limit, generator.max_positions - use.max_new_tokens)
+            # An adapter's number, its bracket and the end stand beside the text.
+            limit = min(limit, generator.max_positions - use.max_new_tokens - 4)
         if limit < 64:
             raise ModelError(
                 f"the generator reads {generator.max_positions} tokens, which leaves {limit} for the prompt besides "
                 f"{use.max_new_tokens} for the answer; lower --max-new-tokens, or choose another generator"
             )
-        return PromptBuilder(generator.tokenizer, max_tokens=limit)
+        return PromptBuilder(generator.tokenizer, template, max_tokens=limit)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save everything that answering needs: index, embedder, generator, adapter, settings.
@@ -218,56 +251,15 @@ class Answerer:
         The folder appears whole or not at all; a saved Answerer that was there before is replaced.
 
         Raises:
-            InputError: the folder holds something else.
+            InputError: the folder holds something else, or this Answerer was made from parts.
             StorageError: it cannot be written.
         """
-        path = Path(folder).resolve()
-        if path.exists() and not (path / _SAVED).exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path}: holds something else than a saved Answerer; choose an empty folder")
         source, _ = self.embedder_source, self.generator
         if source is None or self.generator_source is None:
             raise InputError("this Answerer was made from parts, not by from_pretrained; it cannot be saved")
-        with storage_errors(path):
-            path.absolute().parent.mkdir(parents=True, exist_ok=True)
-            new = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
-            try:
-                generation = self.index.folder
-                if not (generation / MANIFEST).exists():
-                    raise IndexNotFoundError(f"{generation}: was replaced since it was opened; open the index anew")
-                copy_folder(generation, new / "index" / generation.name)
-                with HashingFile(new / "index" / CURRENT) as file:
-                    file.write(f"{generation.name}\n".encode())
-                source.copy_to(new / "embedder")
-                self.generator_source.copy_to(new / "generator")
-                if self._adapter:
-                    copy_folder(Path(self._adapter), new / "adapter")
-                write_json(
-                    new / _SAVED,
-                    {
-                        "format_version": _SAVED_FORMAT,
-                        "embedder": source.to_dict(),
-                        "generator": self.generator_source.to_dict(),
-                        "adapter": bool(self._adapter),
-                        "prompt": asdict(PromptTemplate()),
-                        "settings": self.settings.to_dict(),
-                    },
-                )
-                new.chmod(0o755)
-                if path.exists():
-                    old = path.with_name(f".{path.name}.old")
-                    shutil.rmtree(old, ignore_errors=True)
-                    path.rename(old)
-                    try:
-                        new.rename(path)
-                    except BaseException:
-                        old.rename(path)
-                        raise
-                    shutil.rmtree(old, ignore_errors=True)
-                else:
-                    new.rename(path)
-                sync_folder(path.absolute().parent)
-            finally:
-                shutil.rmtree(new, ignore_errors=True)
+        template = self.trained.template if self.trained else PromptTemplate()
+        adapter = Path(self._adapter) if self._adapter else None
+        save(Path(folder).resolve(), self.index, source, self.generator_source, adapter, template, self.settings)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Save to the Hub as a model repository; `from_pretrained(repo_id)` opens it.
@@ -287,16 +279,20 @@ class Answerer:
         return str(commit.commit_url)
 
 
-def _read_saved(file: Path) -> dict[str, Any]:
-    try:
-        saved = json.loads(file.read_text("utf-8"))
-        version = saved["format_version"]
-        saved["settings"].items()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise IndexDamagedError(f"{file}: not a saved Answerer; save it anew with save_pretrained") from error
-    if version != _SAVED_FORMAT:
-        raise IndexMismatchError(f"{file}: saved in format {version!r}; this ragqa reads format {_SAVED_FORMAT}")
-    return dict(saved)
+def _as_trained(trained: Adapter | None) -> AnswerSettings:
+    if trained is None:
+        return AnswerSettings()
+    return AnswerSettings(
+        context_products=trained.context_products,
+        context_tokens=trained.context_tokens,
+        max_new_tokens=trained.max_new_tokens,
+    )
+
+
+def _base_of(adapter: str | None) -> str:
+    """The base model that an adapter of ragqa's was trained on; the default for others."""
+    trained = read_adapter(adapter) if adapter else None
+    return str(trained.base["name"]) if trained else models.DEFAULT_GENERATOR
 
 
 def _sources(candidates: Sequence[Candidate], cited: Candidate | None = None) -> tuple[Source, ...]:
@@ -325,7 +321,7 @@ def _answer(
 ) -> Answer:
     prompt, draft = written
     cited = prompt.shown[draft.chosen].candidate if draft.chosen is not None else None
-    if cited is None:
+    if cited is None and prompt.shown:
         cited = next((c for c in found.candidates if draft.text and draft.text in c.product.description), None)
     # What was cited is always among the sources, also where top_k is smaller than the context.
     listed = list(found.candidates[:top_k])
@@ -337,6 +333,7 @@ def _answer(
         sources=_sources(listed, cited),
         abstained=False,
         several=False,
+        confidence=round(draft.confidence, 4) if draft.confidence is not None else abstained.confidence,
         timings=timings | {"total": sum(timings.values())},
         prompt=prompt.text,
     )

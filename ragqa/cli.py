@@ -24,6 +24,8 @@ COMMANDS: Final = {
         "ragqa.commands.fine_tune_retriever",
         "train an index's own sentence encoder on its catalogue",
     ),
+    "fine-tune": ("ragqa.commands.fine_tune", "fine-tune a generator on questions about an index's products"),
+    "merge": ("ragqa.commands.merge", "merge an adapter into its base model"),
     "ask": ("ragqa.commands.ask", "answer questions from an index, with sources"),
 }
 

@@ -197,3 +197,25 @@ def copy_folder(source: Path, target: Path) -> None:
     for path in sorted(source.rglob("*")):
         if path.is_file():
             copy_file(path, target / path.relative_to(source))
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put a finished folder in its place by renames; what was there before comes back if that fails.
+
+    Raises:
+        StorageError: the place cannot be written.
+    """
+    with storage_errors(target):
+        if target.exists():
+            old = target.with_name(f".{target.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            target.rename(old)
+            try:
+                new.rename(target)
+            except BaseException:
+                old.rename(target)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            new.rename(target)
+        sync_folder(target.parent)

@@ -87,7 +87,8 @@ class AnswerSettings(Settings):
         min_confidence: below this probability that the first candidate is the product asked for, the
             answerer abstains. 0 never abstains, 1 abstains unless the title was quoted exactly.
         decoding: "extractive": the generator chooses the source, the text is that source's own;
-            "free": greedy generation; "auto": free with a fine-tuned adapter, extractive without.
+            "free": greedy generation; "auto": extractive, but free with an adapter that was trained plainly or by
+            another program.
         max_question_chars: longer questions are refused.
         batch_size: how many prompts the generator reads at once in `ask_many`.
     """

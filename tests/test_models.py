@@ -76,7 +76,7 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 def test_a_generator_is_no_embedder_and_a_broken_one_no_generator(tmp_path: Path, tiny_model: Path) -> None:
     broken = Path(shutil.copytree(tiny_model, tmp_path / "broken"))
     (broken / "config.json").write_text('{"model_type": "no-such-type"}')
-    with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
+    with pytest.raises(ModelError, match="cannot be loaded as a language model"):
         models.load_generator(str(broken))
     (broken / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be loaded"):
@@ -87,7 +87,7 @@ def test_weights_cut_short_are_told(tmp_path: Path, tiny_model: Path) -> None:
     broken = Path(shutil.copytree(tiny_model, tmp_path / "broken"))
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
+    with pytest.raises(ModelError, match="cannot be loaded as a language model"):
         models.load_generator(str(broken))
 
 

@@ -21,10 +21,13 @@ def test_the_public_names_are_these() -> None:
         "Product",
         "RagqaError",
         "ReadOptions",
+        "Recipe",
         "RetrieverTrainingSettings",
         "Source",
         "build_index",
+        "fine_tune",
         "fine_tune_retriever",
+        "merge",
         "open_index",
         "prepare",
     ]

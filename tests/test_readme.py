@@ -101,6 +101,14 @@ def test_the_tables_are_made_from_the_committed_result() -> None:
     assert road.table(result) in road.README.read_text("utf-8")
 
 
+def test_the_tables_of_fine_tuning_are_made_from_the_committed_results() -> None:
+    from benchmarks import training, unseen
+
+    page = training.README.read_text("utf-8")
+    assert training.table(json.loads(training.RESULT.read_text("utf-8"))) in page
+    assert unseen.tables(json.loads(unseen.RESULT.read_text("utf-8"))) in page
+
+
 def test_every_target_of_the_makefile_is_in_its_help() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)

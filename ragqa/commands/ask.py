@@ -51,10 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--decoding",
         choices=("auto", "extractive", "free"),
-        help="extractive: the source's own words; free: the generator writes (default: auto, free with an adapter)",
+        help="extractive: the source's own words; free: the generator writes (default: auto, free with a plain adapter)",
     )
     parser.add_argument("--batch-size", type=int, help=f"prompts read at once (default: {default.batch_size})")
-    parser.add_argument("--generator", metavar="ID", help=f"a causal language model (default: {DEFAULT_GENERATOR})")
+    parser.add_argument("--generator", metavar="ID", help=f"a language model (default: {DEFAULT_GENERATOR})")
     parser.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter for it")
     parser.add_argument("--embedder", metavar="ID", help="where the index's embedder lies now, if it moved")
     parser.add_argument(

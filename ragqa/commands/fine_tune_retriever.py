@@ -63,8 +63,8 @@ def run(chosen: argparse.Namespace) -> int:
     """Run `ragqa fine-tune-retriever`."""
     kinds = tuple(kind.strip() for kind in chosen.kinds.split(","))
     settings = RetrieverTrainingSettings(**{name: getattr(chosen, name) for name in _HELP}, kinds=kinds)
-    from ragqa.training.card import verdict
     from ragqa.training.embedder import fine_tune_retriever
+    from ragqa.training.embedder_card import verdict
 
     manifest = fine_tune_retriever(
         chosen.index,

@@ -66,7 +66,7 @@ def load_embedder(
 def load_generator(
     name: str = DEFAULT_GENERATOR, device: str = "auto", dtype: str = "auto", adapter: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ModelSource]:
-    """Load a causal language model and its tokenizer, ready to generate (padding on the left).
+    """Load a language model, causal or encoder-decoder, and its tokenizer, ready to generate (padding on the left).
 
     Args:
         name: a Hub id or a local folder.
@@ -74,7 +74,7 @@ def load_generator(
         adapter: a folder with a LoRA adapter (peft) for the model.
 
     Raises:
-        ModelError: it cannot be found or is no causal language model.
+        ModelError: it cannot be found or is no such model.
     """
     for needed in ("adapter_config.json", "adapter_model.safetensors"):
         if adapter is not None and not (Path(adapter) / needed).is_file():
@@ -82,12 +82,14 @@ def load_generator(
     source = find_model(name)
     place = choose_device(device)
     number_format = choose_dtype(dtype, place)
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
-            model: Any = AutoModelForCausalLM.from_pretrained(
+            config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
+            kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+            model: Any = kind.from_pretrained(
                 source.folder, local_files_only=True, dtype=number_format, use_safetensors=True
             )
             if adapter is not None:
@@ -95,7 +97,7 @@ def load_generator(
 
                 model = PeftModel.from_pretrained(model, adapter)
     except Exception as error:  # a hostile or broken folder raises anything
-        raise ModelError(f"{name}: cannot be loaded as a causal language model ({first_line(error)})") from error
+        raise ModelError(f"{name}: cannot be loaded as a language model ({first_line(error)})") from error
     if not tokenizer.is_fast:
         raise ModelError(
             f"{name}: its tokenizer has no fast form, which tells where in a text a token stands; choose another"

@@ -63,3 +63,9 @@ def overlap(question: str, title: str) -> float:
     """
     asked = trigrams(question)
     return len(asked & trigrams(title)) / len(asked) if asked else 0.0
+
+
+def coverage(question: str, text: str) -> float:
+    """Share of the question's folded words that stand in the text, in [0, 1]; 0 for no words."""
+    words, held = fold(question).split(), set(fold(text).split())
+    return sum(word in held for word in words) / len(words) if words else 0.0

@@ -7,14 +7,15 @@ see. The right product is put among them where the retriever missed it, or taken
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from ragqa.records import Candidate, Product, Question, Retrieval
+from ragqa.retrieval.question import parse_question
 from ragqa.retrieval.retriever import Retriever
 from ragqa.settings import Settings, at_least
-from ragqa.training.questions import LabelledQuestion
+from ragqa.training.questions import WITH_PRODUCT, LabelledQuestion, QuestionMaker
 
 Order = Literal["retriever", "shuffled"]
 _BATCH: Final = 256
@@ -31,12 +32,14 @@ class ContextSettings(Settings):
         order: "retriever" keeps its order, so that rank carries information (a right product that it missed takes the
             last place); "shuffled" is seeded.
         seed: chooses which questions go without their product, and the shuffled order.
+        insert: put a right product that the retriever missed among the candidates; off shows what answering sees.
     """
 
     products: int = 3
     gold_fraction: float = 0.9
     order: Order = "retriever"
     seed: int = 0
+    insert: bool = True
 
     def _problems(self) -> list[str]:
         problems = at_least(self, {"products": 1})
@@ -57,6 +60,8 @@ class Context:
         candidates: as they will stand in the prompt, best first.
         gold: the right product if it stands among them, else None: the target is to abstain.
         rank: the right product's rank by the retriever, from 0; None where it was not found or there is none.
+        confidence: the retriever's probability that its first candidate is right.
+        answered: the answer's text is learnt; otherwise the number of its source alone.
     """
 
     asked: LabelledQuestion
@@ -64,6 +69,8 @@ class Context:
     candidates: tuple[Candidate, ...]
     gold: Product | None
     rank: int | None
+    confidence: float = 0.0
+    answered: bool = True
 
 
 def make_contexts(
@@ -72,8 +79,8 @@ def make_contexts(
     retriever: Retriever,
     without: frozenset[int],
     settings: ContextSettings | None = None,
-) -> list[Context]:
-    """Retrieve for each question and build its context.
+) -> Iterator[Context]:
+    """Retrieve for each question and build its context, in blocks as they are asked for.
 
     Args:
         asked: labelled questions.
@@ -83,12 +90,10 @@ def make_contexts(
         settings: how contexts are made.
     """
     use = settings or ContextSettings()
-    contexts = []
     for start in range(0, len(asked), _BATCH):
         block = asked[start : start + _BATCH]
         found = retriever.retrieve([q.text for q in block], top_k=max(use.products + 1, 10), without=without)
-        contexts += [_context(q, r, products, use) for q, r in zip(block, found, strict=True)]
-    return contexts
+        yield from (_context(q, r, products, use) for q, r in zip(block, found, strict=True))
 
 
 def _context(
@@ -98,7 +103,10 @@ def _context(
     gold_row, gold = products[asked.product_id] if asked.product_id is not None else (-1, None)
     rank = next((i for i, c in enumerate(found.candidates) if c.row == gold_row), None)
     others = [c for c in found.candidates if c.row != gold_row]
-    if gold is None or random_.random() >= use.gold_fraction:
+    if not use.insert:
+        chosen = list(found.candidates[: use.products])
+        shown_gold = gold if rank is not None and rank < use.products else None
+    elif gold is None or random_.random() >= use.gold_fraction:
         chosen, shown_gold = others[: use.products], None
     else:
         distractors = others[: use.products - 1]
@@ -109,4 +117,48 @@ def _context(
         chosen, shown_gold = [*distractors[:place], right, *distractors[place:]], gold
     if use.order == "shuffled":
         random_.shuffle(chosen)
-    return Context(asked, found.question, tuple(chosen), shown_gold, rank)
+    return Context(asked, found.question, tuple(chosen), shown_gold, rank, found.confidence)
+
+
+def ask_more(
+    contexts: Iterable[Context],
+    maker: QuestionMaker,
+    rows: frozenset[int],
+    questions: int,
+    numbers: int,
+    taken: Collection[str],
+    seed: int,
+) -> Iterator[Context]:
+    """Each context, then further questions asked of it, about its other candidates first.
+
+    A context is most of what training reads; several questions about it, each with its own right candidate, cost
+    little more than one, and show that the answer hangs on the question.
+
+    Args:
+        contexts: as `make_contexts` gives them.
+        maker: makes the questions.
+        rows: the products that may be asked about: those of the training part.
+        questions: questions asked of one context, at most.
+        numbers: questions asked beyond these, of which only the number of the source is learnt.
+        taken: texts of questions that may not be asked again.
+        seed: chooses candidates and kinds.
+    """
+    asked = set(taken)
+    for context in contexts:
+        yield context
+        random_ = random.Random(f"{seed}/more/{context.asked.text}")  # noqa: S311
+        open_ = [(place, c) for place, c in enumerate(context.candidates) if c.row in rows]
+        random_.shuffle(open_)
+        # The product asked about already comes last in every round.
+        open_.sort(key=lambda found: found[1].product.id == context.asked.product_id)
+        made = 0
+        for place, candidate in open_ * (questions + numbers):
+            if made == questions - 1 + numbers:
+                break
+            question = maker.about(candidate.row, random_.choice(WITH_PRODUCT), random_.randrange(1_000, 1_000_000))
+            if question is None or question.text in asked:
+                continue
+            made += 1
+            asked.add(question.text)
+            parsed = parse_question(question.text)
+            yield Context(question, parsed, context.candidates, candidate.product, place, answered=made < questions)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
-import stat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +19,8 @@ from typing import Any, Final
 import ragqa
 from ragqa import models
 from ragqa.errors import InputError
-from ragqa.files import replacing, sha256_of, storage_errors, write_json
+from ragqa.files import replace_folder, replacing, sha256_of, storage_errors, write_json
+from ragqa.index.embedder import own_embedder
 from ragqa.index.lock import writing_lock
 from ragqa.index.storage import ProductIndex, open_index
 from ragqa.models.source import quiet
@@ -29,13 +28,14 @@ from ragqa.progress import progress_bar, say
 from ragqa.records import Product
 from ragqa.retrieval.embed import SentenceEmbedder
 from ragqa.retrieval.question import parse_question
-from ragqa.training.base import own_embedder, where_to_compute
-from ragqa.training.card import card
 from ragqa.training.checkpoints import newest_sealed, steps_of
+from ragqa.training.device import vectors_dtype, where_to_compute
+from ragqa.training.documents import flush
+from ragqa.training.embedder_card import card
 from ragqa.training.pairs import Pair, RetrieverTrainingSettings, make_pairs
 from ragqa.training.recall import DEPTHS, WAYS, change, rank_titles, recalls, searched_rows
 from ragqa.training.splits import Split, make_split, write_split
-from ragqa.training.workplace import MANIFEST, begin, check_out, check_space, fresh, publish, work_folder
+from ragqa.training.workplace import MANIFEST, begin, check_out, check_space, fresh, work_folder
 
 FORMAT_VERSION: Final = 1
 KIND: Final = "ragqa embedder"
@@ -109,7 +109,7 @@ def fine_tune_retriever(
     check_out(path, KIND, resume, overwrite)
     place, bfloat16 = where_to_compute(device, dtype)
     opened = open_index(index)
-    model, source = own_embedder(opened, Path(index), embedder, place)
+    model, source = own_embedder(opened, Path(index), embedder, place, vectors_dtype(opened, place))
     if path.exists() and path.resolve() == source.folder.resolve():
         raise InputError(f"{path}: the index was built with the embedder in this folder; choose another --out")
     say(f"embedder {source}, {models.describe(model)}")
@@ -157,7 +157,7 @@ def fine_tune_retriever(
                 },
             }
             _write(finished, manifest, state.log_history, path.name)
-            publish(finished, path)
+            replace_folder(finished, path.absolute())
             shutil.rmtree(work, ignore_errors=True)
         except BaseException:
             if newest_sealed(work) is None:
@@ -260,13 +260,5 @@ def _write(folder: Path, manifest: Mapping[str, Any], history: Sequence[Mapping[
             file.write((json.dumps(dict(line)) + "\n").encode())
     with replacing(folder / _CARD) as file:
         file.write(card(manifest, name).encode())
-    with storage_errors(folder):
-        # What the library wrote is flushed as well, before the folder's name promises that it is whole; its weights
-        # come readable by their owner alone.
-        readable = stat.S_IMODE((folder / _CARD).stat().st_mode)
-        for path in folder.rglob("*"):
-            if path.is_file():
-                path.chmod(readable)
-                with path.open("rb") as written:
-                    os.fsync(written.fileno())
+    flush(folder)
     write_json(folder / MANIFEST, manifest)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ragqa.errors import InputError, StorageError
-from ragqa.files import storage_errors, sync_folder, write_json
+from ragqa.errors import InputError, RagqaError, StorageError, first_line
+from ragqa.files import storage_errors, write_json
 from ragqa.training.checkpoints import checkpoints, newest_sealed, steps_of
 
 MANIFEST: Final = "manifest.json"
@@ -48,8 +48,8 @@ def check_out(out: Path, kind: str, resume: bool, overwrite: bool) -> None:
             raise InputError(f"{out}: holds something else than a {kind}; choose another --out")
     work = work_folder(out)
     found = newest_sealed(work) if work.is_dir() else None
-    if resume and found is None:
-        raise InputError(f"{out}: no training to go on with, {work} has no checkpoint; leave --resume out")
+    if resume and not (work / _KEY).is_file():
+        raise InputError(f"{out}: no training to go on with ({work} is not there); leave --resume out")
     if found and not resume and not overwrite:
         raise InputError(
             f"{out}: a training of it was interrupted after {steps_of(found)} steps; add --resume to go on, or "
@@ -94,6 +94,31 @@ def begin(work: Path, key: Mapping[str, Any], resume: bool) -> Path | None:
     return None
 
 
+def leave(work: Path) -> None:
+    """Take the work folder of a failed training away, unless it has a checkpoint to go on from."""
+    if newest_sealed(work) is None:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def library_writes(path: Path) -> Iterator[None]:
+    """Within, another library writes models: its many errors about a full disk become ours.
+
+    Raises:
+        StorageError: whatever went wrong.
+    """
+    try:
+        yield
+    except RagqaError:
+        raise
+    except Exception as error:
+        free = shutil.disk_usage(path).free / 1e6 if path.exists() else 0
+        raise StorageError(
+            f"{path}: cannot be written ({first_line(error)}; {free:,.0f} MB free there); free some space and run the "
+            "same command again, with --resume if it was training"
+        ) from error
+
+
 def check_space(work: Path, needed: int) -> None:
     """Raise `StorageError` where fewer than `needed` bytes are free."""
     free = shutil.disk_usage(work).free
@@ -110,26 +135,3 @@ def fresh(folder: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     return folder
-
-
-def publish(finished: Path, out: Path) -> None:
-    """Put a finished folder in its place; what was there before comes back if that fails.
-
-    Raises:
-        StorageError: the place cannot be written.
-    """
-    target = out.absolute()
-    with storage_errors(out):
-        if not target.exists():
-            finished.rename(target)
-        else:
-            old = target.with_name(f".{target.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
-            try:
-                finished.rename(target)
-            except BaseException:
-                old.rename(target)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
-        sync_folder(target.parent)

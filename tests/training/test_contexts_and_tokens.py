@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,14 +7,16 @@ import pytest
 from ragqa import Answerer, AnswerSettings
 from ragqa.answerer import ABSTENTIONS
 from ragqa.errors import InputError
-from ragqa.generation.prompt import PromptBuilder, cut_at_sentence
+from ragqa.generation.adapter import TEMPLATES, Adapter, Mode
+from ragqa.generation.choice import Choice
+from ragqa.generation.prompt import NUMBERED, PromptBuilder, cut_at_sentence
 from ragqa.index.storage import ProductIndex, open_index
 from ragqa.records import Product
 from ragqa.retrieval.retriever import Retriever
-from ragqa.training.contexts import Context, ContextSettings, make_contexts
-from ragqa.training.questions import LabelledQuestion
+from ragqa.training.contexts import Context, ContextSettings, ask_more, make_contexts
+from ragqa.training.questions import LabelledQuestion, QuestionMaker
 from ragqa.training.splits import Split, SplitSettings, make_split
-from ragqa.training.tokens import IGNORED, Encoder, Tokens, collate, encode_contexts, length_grouped
+from ragqa.training.tokens import IGNORED, Encoder, encode
 from tests.conftest import TrigramEmbedder
 
 
@@ -42,7 +45,7 @@ def split(index: ProductIndex) -> Split:
 
 def contexts(split: Split, products: Any, retriever: Retriever, **settings: Any) -> list[Context]:
     absent = frozenset(split.rows["absent"])
-    return make_contexts(split.questions["train"], products, retriever, absent, ContextSettings(**settings))
+    return list(make_contexts(split.questions["train"], products, retriever, absent, ContextSettings(**settings)))
 
 
 @pytest.fixture(scope="module")
@@ -96,37 +99,48 @@ def test_settings_out_of_range_are_told_all_at_once() -> None:
         ContextSettings(products=0, gold_fraction=2, order="odd")  # type: ignore[arg-type]
 
 
-def test_training_and_answering_build_the_same_prompt_token_by_token(demo_index: Path, products: Any) -> None:
-    answerer = Answerer.from_pretrained(demo_index, settings=AnswerSettings(min_confidence=0.0))
+@pytest.mark.parametrize("mode", ["plain", "retrieval"])
+def test_training_and_answering_build_the_same_prompt_token_by_token(
+    mode: Mode, demo_index: Path, products: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answerer = Answerer.from_pretrained(demo_index, settings=AnswerSettings(min_confidence=0.0, max_new_tokens=4))
+    base = {"name": "", "weights_sha256": "", "config_sha256": ""}
+    answerer.trained = Adapter(Path(), mode, 3, 1024, 160, Choice(), merged=True, base=base)
     generator = answerer.generator
-    builder = PromptBuilder(generator.tokenizer, max_tokens=1024)
-    encoder = Encoder(builder, 160, dict(ABSTENTIONS))
+    builder = PromptBuilder(generator.tokenizer, TEMPLATES[mode], max_tokens=1024)
+    encoder = Encoder(builder, 160, ABSTENTIONS)
     for text, id_ in (("lumen headlamp LT-350", "RQ5QHDUNTN"), ("rede maracatu azul", "RQVEMRGX4S")):
         asked = LabelledQuestion(text, "partial", id_, text)
         settings = ContextSettings(gold_fraction=1.0)
-        (context,) = make_contexts([asked], products, answerer._retriever, frozenset(), settings)
-        trained = encoder.with_context(context)
+        (context,) = make_contexts([asked], products, answerer.retriever, frozenset(), settings)
+        product = products[id_][1]
+        trained = encoder.with_context(context) if mode == "retrieval" else encoder.plain(context.question, product)
         assert trained is not None
         answered = generator.tokenizer(answerer.ask(text).prompt, add_special_tokens=False)["input_ids"]
         assert list(trained.ids[: trained.prompt]) == answered
-        assert generator.tokenizer.decode(trained.ids[trained.prompt :]) == f" {products[id_][1].description}<|im_end|>"
+        number = f"{[c.product.id for c in context.candidates].index(id_) + 1}]" if mode == "retrieval" else ""
+        target = generator.tokenizer.decode(trained.ids[trained.prompt :])
+        assert target == f"{number} {product.description}<|im_end|>"
 
 
 def test_the_loss_is_on_the_answer_and_its_end_alone(
     tokenizer: Any, split: Split, products: Any, retriever: Retriever
 ) -> None:
-    encoder = Encoder(PromptBuilder(tokenizer, max_tokens=1500), 100, dict(ABSTENTIONS))
+    encoder = Encoder(PromptBuilder(tokenizer, NUMBERED, max_tokens=1500), 100, ABSTENTIONS)
     for context in contexts(split, products, retriever)[:40]:
         tokens = encoder.with_context(context)
         assert tokens is not None
         learnt = [label for label in tokens.labels if label != IGNORED]
         text = tokenizer.decode(learnt)
         if context.gold is None:
-            assert text == f" {ABSTENTIONS[context.question.language]}<|end|>"
+            assert text == f"0] {ABSTENTIONS[context.question.language]}<|end|>"
         else:
+            place = context.candidates.index(next(c for c in context.candidates if c.product.id == context.gold.id))
+            assert text.startswith(f"{place + 1}] ")
             assert text.endswith("<|end|>")
-            assert context.gold.description.startswith(text.removesuffix("<|end|>")[1:])
-            assert len(learnt) <= 100 + 2  # the blank before and the end after it
+            assert context.gold.description.startswith(text.removesuffix("<|end|>")[3:])
+            assert len(learnt) <= 100 + 4  # the number, its bracket, the blank, and the end
+        assert tokens.numbered
         assert tokens.ids[: tokens.prompt] == tuple(
             tokens.ids[i] for i, label in enumerate(tokens.labels) if label == IGNORED
         )
@@ -138,7 +152,7 @@ def test_a_long_context_never_cuts_the_answer_away(tokenizer: Any, retriever: Re
     settings = ContextSettings(gold_fraction=1.0)
     (context,) = make_contexts([asked], products, retriever, frozenset(), settings)
     for limit in (600, 900, 3000):
-        tokens = Encoder(PromptBuilder(tokenizer, max_tokens=limit), 64, dict(ABSTENTIONS)).with_context(context)
+        tokens = Encoder(PromptBuilder(tokenizer, max_tokens=limit), 64, ABSTENTIONS).with_context(context)
         assert tokens is not None
         assert tokens.prompt <= limit
         assert len(tokens.ids) > tokens.prompt + 20
@@ -149,17 +163,17 @@ def test_an_example_that_would_train_on_nothing_is_dropped_and_counted(
 ) -> None:
     made = contexts(split, products, retriever)
     empty = Encoder(PromptBuilder(tokenizer), 100, dict.fromkeys(ABSTENTIONS, " "))
-    encoded = encode_contexts(made, empty)
+    encoded = encode(made, empty)
     silent = sum(context.gold is None for context in made)
     assert encoded.dropped == {"no answer to train on": silent}
     assert len(encoded.examples) == len(made) - silent
-    assert empty.plain(made[0].question, "  ") is None
+    assert empty.plain(made[0].question, None) is None
 
 
 def test_plain_examples_have_no_context(tokenizer: Any, split: Split, products: Any, retriever: Retriever) -> None:
     context = next(c for c in contexts(split, products, retriever) if c.gold is not None)
     assert context.gold is not None
-    tokens = Encoder(PromptBuilder(tokenizer), 500, dict(ABSTENTIONS)).plain(context.question, context.gold.description)
+    tokens = Encoder(PromptBuilder(tokenizer), 500, ABSTENTIONS).plain(context.question, context.gold)
     assert tokens is not None
     prompt = tokenizer.decode(tokens.ids[: tokens.prompt])
     assert "Product: " in prompt
@@ -167,33 +181,51 @@ def test_plain_examples_have_no_context(tokenizer: Any, split: Split, products: 
     assert tokenizer.decode(tokens.ids[tokens.prompt :]) == f" {context.gold.description}<|end|>"
 
 
-def test_batches_are_of_like_length_within_their_limit_and_lose_nothing() -> None:
-    examples = [Tokens(tuple(range(n)), n // 2) for n in [5, 300, 7, 90, 100, 95, 6, 301, 8, 99]]
-    batches = length_grouped(examples, 300, seed=0)
-    assert sorted(i for batch in batches for i in batch) == list(range(10))
-    for batch in batches:
-        longest = max(len(examples[i].ids) for i in batch)
-        assert len(batch) == 1 or len(batch) * longest <= 300
-    assert batches == length_grouped(examples, 300, seed=0)
-    assert batches != length_grouped(examples, 300, seed=1)
-
-
-def test_a_padded_batch_has_the_loss_of_its_examples_alone(tiny_model: Path, tokenizer: Any) -> None:
-    import torch
-
-    from ragqa import models
-
-    model, _, _ = models.load_generator(str(tiny_model), dtype="float32", device="cpu")
-    examples = [Tokens(tuple(range(5, 5 + n)), n // 3) for n in (9, 30, 17)]
-    with torch.inference_mode():
-        together = model(**collate(examples, tokenizer.pad_token_id)).loss
-        alone = [model(**collate([example], tokenizer.pad_token_id)).loss for example in examples]
-    learnt = torch.tensor([float(len(e.ids) - e.prompt) for e in examples])
-    expected = (torch.stack(alone) * learnt).sum() / learnt.sum()
-    torch.testing.assert_close(together, expected, atol=1e-5, rtol=1e-5)
-
-
 def test_cutting_for_training_is_cutting_for_answering(tokenizer: Any, trigram_embedder: TrigramEmbedder) -> None:
     text = "One sentence here. Another sentence there. A third one at the end."
-    encoder = Encoder(PromptBuilder(tokenizer), 45, dict(ABSTENTIONS))
+    encoder = Encoder(PromptBuilder(tokenizer), 45, ABSTENTIONS)
     assert encoder.shorten(text) == cut_at_sentence(text, 45) == "One sentence here. Another sentence there."
+
+
+def test_more_questions_are_asked_of_the_same_context(
+    index: ProductIndex, split: Split, products: Any, retriever: Retriever
+) -> None:
+    base = contexts(split, products, retriever)
+    train = frozenset(split.rows["train"])
+    maker = QuestionMaker(list(index.store))
+    taken = {question.text for name in ("validation", "test_seen", "test_unseen") for question in split.questions[name]}
+    made = list(ask_more(base, maker, train, 3, 2, taken, 0))
+    assert [c for c in made if c in base] == base
+    texts = [c.asked.text for c in made if c not in base]
+    assert len(set(texts)) == len(texts)
+    assert not taken & set(texts)
+    more: list[Context] = []
+    for context in [*made, base[0]]:
+        if context in base:
+            assert [c.answered for c in more] == [True, True, False, False][: len(more)]
+            before, more = context, []
+            continue
+        more.append(context)
+        assert context.candidates == before.candidates
+        assert context.gold is not None
+        assert context.rank is not None
+        assert context.candidates[context.rank].product.id == context.gold.id == context.asked.product_id
+        assert context.candidates[context.rank].row in train
+        others = sum(c.row in train and c.product.id != before.asked.product_id for c in before.candidates)
+        if len(more) <= others:
+            assert context.gold.id != before.asked.product_id, "the other candidates come first"
+    assert len(made) > 3 * len(base)
+    assert made == list(ask_more(base, maker, train, 3, 2, taken, 0))
+
+
+def test_of_some_questions_only_the_number_is_learnt(
+    tokenizer: Any, split: Split, products: Any, retriever: Retriever
+) -> None:
+    context = next(c for c in contexts(split, products, retriever) if c.gold is not None)
+    encoder = Encoder(PromptBuilder(tokenizer, NUMBERED, max_tokens=1500), 100, ABSTENTIONS)
+    whole, number = encoder.with_context(context), encoder.with_context(replace(context, answered=False))
+    assert whole is not None
+    assert number is not None
+    assert number.ids == whole.ids[: whole.prompt + 1]
+    assert number.numbered
+    assert encode([replace(context, answered=False)], encoder, {}).examples == []

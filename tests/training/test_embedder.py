@@ -163,7 +163,7 @@ def test_the_card_has_both_tables_and_a_verdict(trained: Path) -> None:
 
 
 def test_the_verdict_tells_a_gain_from_chance_and_from_a_loss() -> None:
-    from ragqa.training.card import verdict
+    from ragqa.training.embedder_card import verdict
 
     def told(first: tuple[int, int, float], third: tuple[int, int, float]) -> str:
         recalls = {"questions": 100, "dense": {"1": 0.5, "3": 0.6}, "retriever": {"1": 0.7, "3": 0.8}}
