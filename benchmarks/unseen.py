@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("adapters", type=Path, nargs="*")
     parser.add_argument("--questions", default="test_unseen", help="a set of the split (default: test_unseen)")
     parser.add_argument("--free", type=int, default=0, metavar="N", help="also let it write N answers freely")
+    parser.add_argument("--limit", type=int, metavar="N", help="ask N of the questions, chosen at random")
     parser.add_argument("--keep", action="store_true", help="add to the committed result")
     parser.add_argument("--tables", action="store_true", help="only write the tables from the committed result")
     chosen = parser.parse_args()
@@ -50,11 +51,11 @@ def main() -> int:
     if not chosen.adapters:
         parser.error("an index and one adapter or more are needed")
     show_progress(True)
-    kept = json.loads(RESULT.read_text("utf-8")) if chosen.keep and RESULT.exists() else {}
-    result = {a.name: measure(chosen.index, a, chosen.questions, chosen.free) for a in chosen.adapters}
+    result = {a.name: measure(chosen.index, a, chosen.questions, chosen.free, chosen.limit) for a in chosen.adapters}
     for name, found in result.items():
         print(table(name, found))
     if chosen.keep:
+        kept = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {}
         RESULT.parent.mkdir(exist_ok=True)
         RESULT.write_text(json.dumps(kept | result) + "\n", "utf-8")
         write_tables(kept | result)
@@ -73,7 +74,7 @@ def tables(result: dict[str, Any]) -> str:
     return "\n".join(table(name, found) for name, found in result.items()).strip()
 
 
-def measure(index: Path, adapter: Path, questions: str, free: int) -> dict[str, Any]:
+def measure(index: Path, adapter: Path, questions: str, free: int, limit: int | None = None) -> dict[str, Any]:
     """Right or wrong for every question, on every road."""
     answerer = Answerer.from_pretrained(index, adapter=str(adapter))
     products = {product.id: product for product in answerer.index.store}
@@ -91,6 +92,9 @@ def measure(index: Path, adapter: Path, questions: str, free: int) -> dict[str, 
     every, all_found = retrieved(questions)
     asked = [q for q in every if q["product_id"] is not None]
     found = [r for q, r in zip(every, all_found, strict=True) if q["product_id"] is not None]
+    if limit is not None and limit < len(asked):
+        kept = sorted(random.Random(0).sample(range(len(asked)), limit))  # noqa: S311
+        asked, found = [asked[i] for i in kept], [found[i] for i in kept]
     budget = answerer.settings.max_new_tokens
     tokenizer = answerer.generator.tokenizer
     right = [normalised(cut_at_tokens(tokenizer, products[q["product_id"]].description, budget)) for q in asked]

@@ -237,7 +237,8 @@ class Answerer:
         limit = use.context_tokens
         if generator.max_positions is not None:
             # An adapter's number, its bracket and the end stand beside the text.
-            limit = min(limit, generator.max_positions - use.max_new_tokens - 4)
+            beside = 4 if generator.choice else 0
+            limit = min(limit, generator.max_positions - use.max_new_tokens - beside)
         if limit < 64:
             raise ModelError(
                 f"the generator reads {generator.max_positions} tokens, which leaves {limit} for the prompt besides "

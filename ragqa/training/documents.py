@@ -76,11 +76,16 @@ def draw(history: Sequence[Mapping[str, Any]], path: Path, best: int) -> None:
     figure = Figure(figsize=(8.5 if sources else 6.0, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2 if sources else 1, squeeze=False)[0]
-    axes[0].plot(*zip(*train, strict=True), color=_BLUE, linewidth=1, label="training")
+    steps, losses = zip(*train, strict=True)
+    axes[0].plot(steps, losses, color=_BLUE, linewidth=0.8, alpha=0.35)
+    # Single batches differ; their mean over a tenth of the run shows the course.
+    wide = max(1, len(losses) // 10)
+    means = [sum(losses[max(0, i - wide + 1) : i + 1]) / min(i + 1, wide) for i in range(len(losses))]
+    axes[0].plot(steps, means, color=_BLUE, linewidth=1.8, label="training (thin: single steps)")
     axes[0].plot(*zip(*watched, strict=True), color=_ORANGE, marker="o", markersize=4, label="validation")
     axes[0].axvline(best, color="grey", linewidth=1, linestyle=":", label=f"kept: step {best}")
     axes[0].set(xlabel="optimiser step", ylabel="loss (nats a token, weighted)", title="Loss", ylim=(0, None))
-    axes[0].legend(frameon=False)
+    axes[0].legend(edgecolor="none", framealpha=1.0, loc="upper right")
     if sources:
         axes[1].plot(*zip(*sources, strict=True), color=_ORANGE, marker="o", markersize=4)
         axes[1].axvline(best, color="grey", linewidth=1, linestyle=":")
