@@ -36,7 +36,7 @@ def index(catalogue: str, out: str) -> dict[str, Any]:
 
 def examples(folder: str, out: str, count: str, questions: str) -> dict[str, Any]:
     """Make the examples, and measure the loss before training."""
-    recipe = Recipe(examples=int(count), validation=24, questions_per_context=int(questions), number_questions=0)
+    recipe = Recipe(examples=int(count), validation=12, questions_per_context=int(questions), number_questions=0)
     answerer = Answerer.from_pretrained(folder)
     made = make_examples(answerer.index, answerer.retriever, recipe)
     model, tokenizer, _ = models.load_generator(recipe.generator, "cpu", "float32")
