@@ -145,7 +145,7 @@ fine_tune(index, out, device="cpu", dtype="float32", **small)
 """
 
 
-@pytest.mark.parametrize("how", ["1", "6", "within", "8", "choice"])
+@pytest.mark.parametrize("how", ["1", "11", "within", "22", "choice"])
 def test_a_killed_run_goes_on_and_ends_with_the_same_adapter(
     how: str, family_model: Model, demo_index: Path, tmp_path: Path
 ) -> None:
@@ -173,7 +173,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_adapter(
         ]
         for p in (out, whole)
     ]
-    assert steps[0] == steps[1]
+    # The Trainer's closing line stands where the last step was made.
+    assert [s for s in steps[0] if any(s[1:])] == [s for s in steps[1] if any(s[1:])]
     assert manifest["trained"]["steps"] == manifest["trained"]["planned"]
 
 
