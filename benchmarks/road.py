@@ -88,14 +88,20 @@ def stage(body: str, *arguments: object) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def measure(names: list[str], builds: list[str]) -> dict[str, Any]:
-    """All stages for the named catalogues."""
+def setting() -> dict[str, Any]:
+    """What every result says of its commit, date and machine."""
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    result: dict[str, Any] = {
+    return {
         "commit": commit.stdout.strip(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {processor()}",
         "python": platform.python_version(),
+    }
+
+
+def measure(names: list[str], builds: list[str]) -> dict[str, Any]:
+    """All stages for the named catalogues."""
+    result: dict[str, Any] = setting() | {
         "import": [stage(IMPORT) for _ in range(5)],
         "prepare": {},
         "build": {},

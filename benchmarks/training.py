@@ -16,17 +16,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.road import CATALOGUES, HERE, README, ROOT, processor
+from benchmarks.road import CATALOGUES, HERE, README, ROOT, setting
 
 RESULT = HERE / "results" / "training.json"
 ARMS = ("ragqa", "stock", "trl")
@@ -52,12 +50,7 @@ def main() -> int:
     if chosen.index is None and not chosen.catalogue.exists():
         print(f"no catalogue at {chosen.catalogue}; set RAGQA_DATA (see benchmarks/README.md)", file=sys.stderr)
         return 2
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    result: dict[str, Any] = {
-        "commit": commit.stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {processor()}",
-        "python": platform.python_version(),
+    result: dict[str, Any] = setting() | {
         "data": {},
     }
     with tempfile.TemporaryDirectory() as folder:

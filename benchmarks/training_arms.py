@@ -42,7 +42,7 @@ def examples(folder: str, out: str, count: str, questions: str) -> dict[str, Any
     model, tokenizer, _ = models.load_generator(recipe.generator, "cpu", "float32")
     builder = PromptBuilder(tokenizer, TEMPLATES["retrieval"], recipe.context_tokens)
     encoder = Encoder(builder, recipe.max_new_tokens, ABSTENTIONS)
-    train, held_out = (encode(contexts, encoder).examples for contexts in (made.train, made.validation))
+    train, held_out = (encode(contexts, encoder).examples for contexts in (made.train, made.watched))
     Path(out).write_text(json.dumps({"train": _plain(train), "validation": _plain(held_out)}))
     return {
         "catalogue_sha256": answerer.index.manifest["catalogue"]["sha256"],

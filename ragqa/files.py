@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -163,6 +163,14 @@ def write_json(path: Path, value: Mapping[str, Any]) -> tuple[int, str]:
     with replacing(path) as file:
         file.write(text.encode(errors="backslashreplace"))  # a lone surrogate as JSON escapes it
     return file.size, file.sha256
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
+    """Write one JSON object a line, atomically; returns the SHA-256."""
+    with replacing(path) as file:
+        for row in rows:
+            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
+    return file.sha256
 
 
 def sync_folder(folder: Path) -> None:

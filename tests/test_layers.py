@@ -14,6 +14,7 @@ WAY = [
     "settings",
     "progress",
     "files",
+    "versions",
     "models",
     "catalogue",
     "retrieval",

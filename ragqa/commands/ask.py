@@ -12,7 +12,7 @@ import sys
 import textwrap
 from typing import Any
 
-from ragqa.commands.options import add_common, add_device
+from ragqa.commands.options import add_common, add_device, given
 from ragqa.errors import InputError, RagqaError
 from ragqa.models import DEFAULT_GENERATOR
 from ragqa.records import Answer
@@ -69,9 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Run `ragqa ask`."""
-    settings = {
-        name: getattr(chosen, name) for name in AnswerSettings.__slots__ if getattr(chosen, name, None) is not None
-    }
+    settings = given(chosen, AnswerSettings.__slots__)
     AnswerSettings.from_dict(settings)  # told before anything is loaded
     from ragqa.answerer import Answerer
 

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ragqa.commands.options import add_common, add_device
+from ragqa.commands.options import add_common, add_device, given
 from ragqa.errors import InputError
 from ragqa.generation.adapter import MODES
 from ragqa.training.recipe import read_recipe, recipe_help
@@ -49,11 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Run `ragqa fine-tune`."""
-    given = {name: getattr(chosen, name) for name in recipe_help() if getattr(chosen, name) is not None}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    overrides = given(chosen, recipe_help())
     more = {} if chosen.templates is None else {"templates": _templates(Path(chosen.templates))}
     if chosen.recipe is not None:
-        read_recipe(chosen.recipe, given)  # told before anything is loaded
+        read_recipe(chosen.recipe, overrides)  # told before anything is loaded
     from ragqa.training.fine_tune import fine_tune
 
     manifest = fine_tune(
@@ -68,7 +67,7 @@ def run(chosen: argparse.Namespace) -> int:
         resume=chosen.resume,
         overwrite=chosen.overwrite,
         **more,
-        **given,
+        **overrides,
     )
     trained = manifest["trained"]
     print(

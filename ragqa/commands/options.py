@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import Any
 
 from ragqa.catalogue.columns import ReadOptions
@@ -65,6 +66,11 @@ def catalogue_arguments(chosen: argparse.Namespace) -> dict[str, Any]:
         ),
         "limit": chosen.limit,
     }
+
+
+def given(chosen: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Of the options with these names those that were given."""
+    return {name: value for name in names if (value := getattr(chosen, name, None)) is not None}
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

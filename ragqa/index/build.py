@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
-import platform
 import shutil
 import time
 from collections.abc import Callable
@@ -19,7 +17,6 @@ from typing import Any, Final
 
 import numpy as np
 
-import ragqa
 from ragqa import models
 from ragqa.catalogue.clean import CleaningReport
 from ragqa.catalogue.columns import ReadOptions
@@ -47,6 +44,7 @@ from ragqa.retrieval.embed import Embedder, SentenceEmbedder
 from ragqa.retrieval.retriever import Retriever
 from ragqa.retrieval.titles import TitleTable
 from ragqa.settings import CleaningSettings
+from ragqa.versions import installed_versions
 
 _BLOCK: Final = 8192
 _KEY: Final = "key.json"
@@ -117,7 +115,7 @@ def build_index(
                 "embedder": embedded_by,
                 "limit": limit,
                 "catalogue": catalogue.fingerprint(),
-                "versions": _versions(),
+                "versions": installed_versions(_PACKAGES),
             }
             seconds: dict[str, float] = {}
             report = _clean(catalogue, settings, partial, key, limit, seconds)
@@ -272,11 +270,3 @@ def _content_hash(parts: dict[str, dict[str, Any]]) -> str:
     """One hash over what answers depend on; the cleaning report, which holds a time, is left out."""
     named = "".join(f"{name}\0{parts[name]['sha256']}\n" for name in sorted(parts) if name != CLEANING)
     return hashlib.sha256(named.encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "ragqa": ragqa.__version__}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found

@@ -87,8 +87,8 @@ def packs_agree(model: Any, tokenizer: Any, examples: Sequence[Tokens]) -> bool:
     """Whether the model computes a pack as it computes its examples one by one: some do not take such a mask."""
     few = sorted(examples, key=lambda e: e.ids)[:2]
     both = pack(few, sum(len(e.ids) for e in few), len(few))[0]
-    batch = _on(model.device, packed_batch(both, model.dtype) | {"segments": segments(both.parents)})
-    singles = [_on(model.device, padded_batch([e], tokenizer.pad_token_id)) for e in few]
+    batch = on_device(model.device, packed_batch(both, model.dtype) | {"segments": segments(both.parents)})
+    singles = [on_device(model.device, padded_batch([e], tokenizer.pad_token_id)) for e in few]
     # Other tokens where the last example does not look: its losses must not move.
     unseen = batch["attention_mask"][0, 0, -1] < 0
     other = dict(batch, input_ids=torch.where(unseen, batch["input_ids"].flip(-1), batch["input_ids"]))
@@ -105,5 +105,6 @@ def packs_agree(model: Any, tokenizer: Any, examples: Sequence[Tokens]) -> bool:
     return bool(same and (together[-last:] - moved[-last:]).abs().max() < _STILL)
 
 
-def _on(device: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+def on_device(device: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch with its tensors on the device."""
     return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}

@@ -27,6 +27,7 @@ from ragqa import models
 from ragqa.errors import InputError
 from ragqa.progress import progress_bar
 from ragqa.retrieval.text import fold
+from ragqa.training.batches import on_device
 from ragqa.training.checkpoints import seal
 from ragqa.training.pairs import Pair, RetrieverTrainingSettings
 
@@ -127,10 +128,7 @@ def seconds_a_step(model: SentenceTransformer, pairs: Sequence[Pair], size: int,
     started = 0.0
     for _ in range(2):  # the first time, buffers are made
         started = time.perf_counter()
-        features = {
-            name: value.to(model.device) if isinstance(value, torch.Tensor) else value
-            for name, value in model.preprocess(texts).items()
-        }
+        features = on_device(model.device, model.preprocess(texts))
         with _computing(model, bfloat16):
             loss = model(features)["sentence_embedding"].float().square().sum()
         loss.backward()

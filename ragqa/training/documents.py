@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ragqa.files import HashingFile, storage_errors, write_json
+from ragqa.files import HashingFile, storage_errors, write_json, write_json_lines
 from ragqa.generation.adapter import base_name
 from ragqa.training.judge import Shown
 from ragqa.training.workplace import MANIFEST
@@ -41,16 +41,12 @@ def write_documents(
     Raises:
         StorageError: the disk is full.
     """
-    with HashingFile(folder / METRICS) as file:
-        for line in history:
-            file.write((json.dumps(dict(line)) + "\n").encode())
+    write_json_lines(folder / METRICS, history)
     with storage_errors(folder):
         draw(history, folder / PICTURE, int(manifest["trained"]["best_step"]))
     with HashingFile(folder / "README.md") as file:
         file.write(card(name, manifest, shown).encode(errors="replace"))
-    with HashingFile(folder / PROMPTS) as file:
-        for prompt in prompts:
-            file.write((json.dumps({"prompt": prompt}) + "\n").encode())
+    write_json_lines(folder / PROMPTS, ({"prompt": prompt} for prompt in prompts))
     flush(folder)
     write_json(folder / MANIFEST, manifest)
 

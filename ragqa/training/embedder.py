@@ -6,9 +6,6 @@ a sentence-transformers folder with a manifest and a card.
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -16,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import ragqa
 from ragqa import models
 from ragqa.errors import InputError
-from ragqa.files import replace_folder, replacing, sha256_of, storage_errors, write_json
+from ragqa.files import replace_folder, replacing, sha256_of, storage_errors, write_json, write_json_lines
 from ragqa.index.embedder import own_embedder
 from ragqa.index.lock import writing_lock
 from ragqa.index.storage import ProductIndex, open_index
@@ -28,14 +24,15 @@ from ragqa.progress import progress_bar, say
 from ragqa.records import Product
 from ragqa.retrieval.embed import SentenceEmbedder
 from ragqa.retrieval.question import parse_question
-from ragqa.training.checkpoints import newest_sealed, steps_of
+from ragqa.training.checkpoints import steps_of
 from ragqa.training.device import vectors_dtype, where_to_compute
 from ragqa.training.documents import flush
 from ragqa.training.embedder_card import card
 from ragqa.training.pairs import Pair, RetrieverTrainingSettings, make_pairs
 from ragqa.training.recall import DEPTHS, WAYS, change, rank_titles, recalls, searched_rows
 from ragqa.training.splits import Split, make_split, write_split
-from ragqa.training.workplace import MANIFEST, begin, check_out, check_space, fresh, work_folder
+from ragqa.training.workplace import MANIFEST, begin, check_out, check_space, fresh, leave, work_folder
+from ragqa.versions import installed_versions
 
 FORMAT_VERSION: Final = 1
 KIND: Final = "ragqa embedder"
@@ -160,15 +157,13 @@ def fine_tune_retriever(
             replace_folder(finished, path.absolute())
             shutil.rmtree(work, ignore_errors=True)
         except BaseException:
-            if newest_sealed(work) is None:
-                shutil.rmtree(work, ignore_errors=True)
+            leave(work)
             raise
     return manifest
 
 
 def _key(task: _Task, source: models.ModelSource) -> dict[str, Any]:
     """What a training depends on: the same gives the same weights on one machine's CPU."""
-    versions = {"python": platform.python_version(), "ragqa": ragqa.__version__}
     return {
         "format_version": FORMAT_VERSION,
         "content_sha256": task.index.manifest.get("content_sha256"),
@@ -176,7 +171,7 @@ def _key(task: _Task, source: models.ModelSource) -> dict[str, Any]:
         "settings": task.settings.to_dict() | {"kinds": list(task.settings.kinds)},
         "device": task.place,
         "dtype": "bfloat16" if task.bfloat16 else "float32",
-        "versions": versions | {package: importlib.metadata.version(package) for package in _PACKAGES},
+        "versions": installed_versions(_PACKAGES),
     }
 
 
@@ -255,9 +250,7 @@ def _before_and_after(task: _Task, finished: Path) -> dict[str, Any]:
 
 
 def _write(folder: Path, manifest: Mapping[str, Any], history: Sequence[Mapping[str, Any]], name: str) -> None:
-    with replacing(folder / _METRICS) as file:
-        for line in history:
-            file.write((json.dumps(dict(line)) + "\n").encode())
+    write_json_lines(folder / _METRICS, history)
     with replacing(folder / _CARD) as file:
         file.write(card(manifest, name).encode())
     flush(folder)

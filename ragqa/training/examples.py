@@ -21,15 +21,17 @@ class Examples:
     """What a run trains on and watches itself with.
 
     Attributes:
+        products: all of the index, by row.
         split: the questions of all parts; its train part holds those that are really trained on.
         train: contexts to train on.
-        validation: contexts to watch training with, made as those for training.
+        watched: contexts to watch training with, made as those for training.
         asked: the validation questions with the candidates that answering will show, right product or not.
     """
 
+    products: Sequence[Product]
     split: Split
     train: tuple[Context, ...]
-    validation: tuple[Context, ...]
+    watched: tuple[Context, ...]
     asked: tuple[Context, ...]
 
 
@@ -55,16 +57,16 @@ def make_examples(
     """
     products: list[Product] = list(index.store)
     by_id = {product.id: (row, product) for row, product in enumerate(products)}
-    split = make_split(products, recipe.split(), templates)
+    maker = QuestionMaker(products, templates, recipe.seed)
+    split = make_split(products, recipe.split(), maker)
     if questions is not None:
         split = _with_own(split, products, list(read_questions(questions, by_id)), questions)
     without = frozenset(split.rows["absent"])
     settings = recipe.contexts()
 
-    def contexts(name: str, use: ContextSettings) -> list[Context]:
-        return list(make_contexts(split.questions[name], by_id, retriever, without, use))
+    def contexts(asked: Sequence[LabelledQuestion], use: ContextSettings) -> tuple[Context, ...]:
+        return tuple(make_contexts(asked, by_id, retriever, without, use))
 
-    maker = QuestionMaker(products, templates, recipe.seed)
     taken = {q.text for name, asked in split.questions.items() if name != "train" for q in asked}
     more = ask_more(
         make_contexts(split.questions["train"], by_id, retriever, without, settings),
@@ -72,8 +74,10 @@ def make_examples(
     )  # fmt: skip
     trained = tuple(_first(more, recipe.examples))
     split = replace(split, questions={**split.questions, "train": tuple(c.asked for c in trained)})
-    asked = contexts("validation", replace(settings, gold_fraction=1.0, order="retriever", insert=False))
-    return Examples(split, trained, tuple(contexts("validation", settings)), tuple(asked))
+    validation = split.questions["validation"]
+    shown = replace(settings, gold_fraction=1.0, order="retriever", insert=False)
+    watched = contexts(validation[: recipe.watched], settings)
+    return Examples(products, split, trained, watched, contexts(validation, shown))
 
 
 def _first(contexts: Iterable[Context], count: int) -> Iterator[Context]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +14,6 @@ from typing import Any, Final
 
 import torch
 
-import ragqa
 from ragqa import models
 from ragqa.answerer import ABSTENTIONS, Answerer
 from ragqa.errors import InputError, ModelError, ProductIndexError
@@ -38,6 +35,7 @@ from ragqa.training.questions import TEMPLATES as QUESTION_TEMPLATES
 from ragqa.training.recipe import Recipe, make_recipe, write_recipe
 from ragqa.training.splits import write_split
 from ragqa.training.tokens import Encoded, Encoder, encode
+from ragqa.versions import installed_versions
 
 KIND: Final = "ragqa adapter"
 _PACKAGES: Final = ("transformers", "peft", "torch", "accelerate", "safetensors", "numpy")
@@ -128,17 +126,16 @@ def fine_tune(
                     "gradient_checkpointing"
                 ) from error
             trained = time.perf_counter()
-            asked = Generator(model, run.tokenizer, Choice() if mode == "retrieval" else None)
-            choice = fit_choice(asked, run.builder, examples.asked) if mode == "retrieval" else Choice()
-            after = show(
-                Generator(model, run.tokenizer, choice if mode == "retrieval" else None),
-                run.builder, examples.asked[:60], mode, use, _SHOWN,
-            )  # fmt: skip
+            generator, choice = Generator(model, run.tokenizer), Choice()
+            if mode == "retrieval":
+                choice = fit_choice(generator, run.builder, examples.asked)
+                generator = Generator(model, run.tokenizer, choice)
+            after = show(generator, run.builder, examples.asked[:60], mode, use, _SHOWN)
             with workplace.library_writes(finished):
                 model.save_pretrained(str(finished))
                 (finished / "README.md").unlink(missing_ok=True)
             _name_base(finished / "adapter_config.json", base_name(run.source.name))
-            split = write_split(examples.split, list(run.answerer.index.store), finished / "split")
+            split = write_split(examples.split, examples.products, finished / "split")
             write_recipe(use, finished / "recipe.toml")
             ended = time.perf_counter()
             manifest = key | {
@@ -201,10 +198,8 @@ def _encode(run: _Loaded, examples: Examples) -> tuple[Encoded, Encoded]:
     encoder = Encoder(run.builder, run.recipe.max_new_tokens, ABSTENTIONS)
     by_id = None
     if run.mode == "plain":
-        by_id = {product.id: product for product in run.answerer.index.store}
-    train, watched = (
-        encode(contexts, encoder, by_id) for contexts in (examples.train, examples.validation[: run.recipe.watched])
-    )
+        by_id = {product.id: product for product in examples.products}
+    train, watched = (encode(contexts, encoder, by_id) for contexts in (examples.train, examples.watched))
     for encoded, name in ((train, "train"), (watched, "validation")):
         if not encoded.examples:
             raise InputError(f"{run.answerer.index.folder.parent}: no {name} questions can be made from its products")
@@ -274,7 +269,6 @@ def _key(run: _Loaded, templates: Sequence[str], questions: str | Path | None) -
         raise ProductIndexError(f"{run.answerer.index.folder}: its manifest has no content hash; build the index anew")
     template = TEMPLATES[run.mode]
     catalogue: Mapping[str, Any] = manifest.get("catalogue") or {}
-    versions = {"python": platform.python_version(), "ragqa": ragqa.__version__}
     return {
         "mode": run.mode,
         "recipe": {k: list(v) if isinstance(v, tuple) else v for k, v in run.recipe.to_dict().items()},
@@ -290,5 +284,5 @@ def _key(run: _Loaded, templates: Sequence[str], questions: str | Path | None) -
         "questions_sha256": sha256_of(Path(questions)) if questions is not None else None,
         "device": run.model.device.type,
         "dtype": models.dtype_name(run.model),
-        "versions": versions | {package: importlib.metadata.version(package) for package in _PACKAGES},
+        "versions": installed_versions(_PACKAGES),
     }

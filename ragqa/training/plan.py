@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ragqa.training.batches import Batches, answer_loss
+from ragqa.training.batches import Batches, answer_loss, on_device
 from ragqa.training.fit import planned_steps
 from ragqa.training.lora import adapted_layers, computing, parameters
 from ragqa.training.recipe import Recipe
@@ -94,7 +94,7 @@ def make_plan(model: Any, train: Encoded, batches: Batches, watched: Batches, re
 
 def _timed(model: Any, batch: dict[str, Any]) -> tuple[float, float]:
     """Seconds of a batch, forwards and backwards, and forwards alone; the second of two runs."""
-    batch = {k: v.to(model.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    batch = on_device(model.device, batch)
     times = (0.0, 0.0)
     for _ in range(2):
         started = time.perf_counter()

@@ -17,7 +17,7 @@ from ragqa.errors import InputError, RagqaError
 from ragqa.files import HashingFile
 from ragqa.generation.choice import MOST
 from ragqa.models import DEFAULT_GENERATOR
-from ragqa.settings import AnswerSettings, Settings, at_least
+from ragqa.settings import Settings, at_least
 from ragqa.training.contexts import ContextSettings, Order
 from ragqa.training.splits import SplitSettings
 
@@ -145,14 +145,6 @@ class Recipe(Settings):
     def contexts(self) -> ContextSettings:
         """The settings of the contexts."""
         return ContextSettings(self.products, self.gold_fraction, self.order, self.seed)
-
-    def answering(self) -> AnswerSettings:
-        """How the adapter will be asked."""
-        return AnswerSettings(
-            context_products=self.products,
-            context_tokens=self.context_tokens,
-            max_new_tokens=self.max_new_tokens,
-        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

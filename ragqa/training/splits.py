@@ -12,7 +12,6 @@ Groups of products (see `groups`) are never parted, so nothing about a test prod
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ragqa.errors import InputError
-from ragqa.files import replacing, write_json
+from ragqa.files import replacing, write_json, write_json_lines
 from ragqa.records import Product
 from ragqa.settings import Settings, at_least
 from ragqa.training.groups import product_groups
@@ -83,16 +82,21 @@ class Split:
 
 
 def make_split(
-    products: Sequence[Product], settings: SplitSettings | None = None, templates: Sequence[str] = TEMPLATES
+    products: Sequence[Product], settings: SplitSettings | None = None, maker: QuestionMaker | None = None
 ) -> Split:
     """Split products by group and make questions about each part.
+
+    Args:
+        products: all of them, by row.
+        settings: sizes and seed.
+        maker: makes the questions; None makes one with the built-in templates and the seed.
 
     Raises:
         InputError: there are too few products or groups for four parts.
     """
     use = settings or SplitSettings()
     rows, groups = _part_rows(products, use)
-    maker = QuestionMaker(products, templates, use.seed)
+    maker = maker or QuestionMaker(products, TEMPLATES, use.seed)
     about = {"train": "train", "validation": "validation", "test_seen": "train", "test_unseen": "unseen"}
     sizes = {"train": use.train, "validation": use.validation, "test_seen": use.test, "test_unseen": use.test}
     taken: set[str] = set()
@@ -172,10 +176,8 @@ def write_split(split: Split, products: Sequence[Product], folder: str | Path) -
     path = Path(folder)
     files: dict[str, dict[str, Any]] = {}
     for name, questions in split.questions.items():
-        with replacing(path / f"{name}.jsonl") as file:
-            for question in questions:
-                file.write((json.dumps(to_json(question), ensure_ascii=False) + "\n").encode())
-        files[f"{name}.jsonl"] = {"rows": len(questions), "sha256": file.sha256}
+        sha256 = write_json_lines(path / f"{name}.jsonl", map(to_json, questions))
+        files[f"{name}.jsonl"] = {"rows": len(questions), "sha256": sha256}
     for part, rows in split.rows.items():
         with replacing(path / f"products_{part}.txt") as file:
             file.write("".join(f"{products[row].id}\n" for row in rows).encode())
