@@ -23,6 +23,7 @@ WAY = [
     "saved",
     "answerer",
     "training",
+    "evaluation",
     "commands",
     "cli",
 ]
@@ -37,6 +38,9 @@ STEPS = {
         "groups", "questions", "splits", "contexts", "recipe", "examples", "tokens", "packs", "tree_attention", "lora", "batches",
         "checkpoints", "workplace", "device", "fit", "plan", "judge", "documents", "fine_tune", "merge",
         "pairs", "recall", "embedder_card", "contrastive", "embedder",
+    ],
+    "evaluation": [
+        "scores", "corpus", "metrics", "ranking", "significance", "abstention", "table", "comparison", "analysis",
     ],
 }  # fmt: skip
 SHIMS = {"prepare", "build_index", "fine_tune", "fine_tune_retriever", "merge", "ask", "__init__"}

@@ -1,0 +1,1 @@
+"""What answers are worth: measures, intervals that respect products, tests of differences, and their report."""
