@@ -23,6 +23,7 @@ WAY = [
     "saved",
     "answerer",
     "training",
+    "evaluation",
     "commands",
     "cli",
 ]
@@ -38,6 +39,7 @@ STEPS = {
         "checkpoints", "workplace", "device", "fit", "plan", "judge", "documents", "fine_tune", "merge",
         "pairs", "recall", "embedder_card", "contrastive", "embedder",
     ],
+    "evaluation": ["reading", "summary", "blocks", "tables", "plots", "answers", "page", "report"],
 }  # fmt: skip
 SHIMS = {"prepare", "build_index", "fine_tune", "fine_tune_retriever", "merge", "ask", "__init__"}
 MODULES = sorted(p.relative_to(ROOT / "ragqa") for p in (ROOT / "ragqa").rglob("*.py"))
