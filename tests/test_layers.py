@@ -41,6 +41,7 @@ STEPS = {
     ],
     "evaluation": [
         "scores", "corpus", "metrics", "ranking", "significance", "abstention", "table", "comparison", "analysis",
+        "reading", "summary", "blocks", "tables", "plots", "answers", "page", "report",
     ],
 }  # fmt: skip
 SHIMS = {"prepare", "build_index", "fine_tune", "fine_tune_retriever", "merge", "ask", "__init__"}

@@ -1,1 +1,1 @@
-"""What answers are worth: measures, intervals that respect products, tests of differences, and their report."""
+"""Whether fine-tuning pays, whether retrieval does, and whether both do: arms, measures, statistics and the report."""
