@@ -10,15 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from ragqa.versions import setting
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -88,17 +88,6 @@ def stage(body: str, *arguments: object) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def setting() -> dict[str, Any]:
-    """What every result says of its commit, date and machine."""
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return {
-        "commit": commit.stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {processor()}",
-        "python": platform.python_version(),
-    }
-
-
 def measure(names: list[str], builds: list[str]) -> dict[str, Any]:
     """All stages for the named catalogues."""
     result: dict[str, Any] = setting() | {
@@ -117,13 +106,6 @@ def measure(names: list[str], builds: list[str]) -> dict[str, Any]:
             print(f"ask {name}", file=sys.stderr, flush=True)
             result["ask"][name] = stage(ASK, Path(folder) / name)
     return result
-
-
-def processor() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
-    return found[1] if found else platform.processor()
 
 
 def table(result: dict[str, Any]) -> str:

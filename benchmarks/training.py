@@ -24,7 +24,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.road import CATALOGUES, HERE, README, ROOT, setting
+from benchmarks.road import CATALOGUES, HERE, README, ROOT
+from ragqa.versions import setting
 
 RESULT = HERE / "results" / "training.json"
 ARMS = ("ragqa", "stock", "trl")

@@ -25,6 +25,10 @@ COMMANDS: Final = {
         "train an index's own sentence encoder on its catalogue",
     ),
     "fine-tune": ("ragqa.commands.fine_tune", "fine-tune a generator on questions about an index's products"),
+    "benchmark": (
+        "ragqa.commands.benchmark",
+        "compare plain and retrieval-conditioned fine-tuning, and none, with intervals",
+    ),
     "merge": ("ragqa.commands.merge", "merge an adapter into its base model"),
     "ask": ("ragqa.commands.ask", "answer questions from an index, with sources"),
 }

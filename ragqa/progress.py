@@ -18,6 +18,11 @@ def show_progress(shown: bool) -> None:
     _shown = shown
 
 
+def is_shown() -> bool:
+    """Whether progress is shown."""
+    return _shown
+
+
 def say(text: str) -> None:
     """A line about what is being done, on stderr, where progress is shown."""
     if _shown:

@@ -41,10 +41,11 @@ STEPS = {
     ],
     "evaluation": [
         "scores", "corpus", "metrics", "ranking", "significance", "abstention", "table", "comparison", "analysis",
-        "reading", "summary", "blocks", "tables", "plots", "answers", "page", "report",
+        "reading", "summary", "blocks", "tables", "plots", "answers", "page", "report", "profile", "arms",
+        "stages", "steps", "run",
     ],
 }  # fmt: skip
-SHIMS = {"prepare", "build_index", "fine_tune", "fine_tune_retriever", "merge", "ask", "__init__"}
+SHIMS = {"prepare", "build_index", "fine_tune", "fine_tune_retriever", "benchmark", "merge", "ask", "__init__"}
 MODULES = sorted(p.relative_to(ROOT / "ragqa") for p in (ROOT / "ragqa").rglob("*.py"))
 
 

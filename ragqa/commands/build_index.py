@@ -56,11 +56,16 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _name(chosen: argparse.Namespace) -> str:
-    if chosen.name is not None:
-        if not re.fullmatch(r"\w[\w.-]*", chosen.name):
-            raise InputError(f"--name {chosen.name!r}: letters, digits, '.', '_' and '-' are accepted")
-        return str(chosen.name)
-    path = Path(chosen.catalogue)
+    if chosen.name is None:
+        return catalogue_name(chosen.catalogue)
+    if not re.fullmatch(r"\w[\w.-]*", chosen.name):
+        raise InputError(f"--name {chosen.name!r}: letters, digits, '.', '_' and '-' are accepted")
+    return str(chosen.name)
+
+
+def catalogue_name(catalogue: str) -> str:
+    """A short name for a catalogue, from its path."""
+    path = Path(catalogue)
     stem = path.name.split(".")[0]
     # trn.json says nothing; the folder it lies in does.
     name = path.absolute().parent.name if stem in ("trn", "tst", "catalogue", "train", "data") else stem

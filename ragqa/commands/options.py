@@ -16,10 +16,11 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
 
 
-def add_catalogue(parser: argparse.ArgumentParser) -> None:
-    """The catalogue, how it is read and how it is cleaned."""
+def add_catalogue(parser: argparse.ArgumentParser, flag: str = "") -> None:
+    """The catalogue, how it is read and how it is cleaned; the catalogue by its place, or by a flag."""
     defaults = CleaningSettings()
-    parser.add_argument("catalogue", metavar="CATALOGUE", help=FORMATS)
+    named: dict[str, Any] = {"required": True} if flag else {}
+    parser.add_argument(flag or "catalogue", metavar="CATALOGUE", help=FORMATS, **named)
     group = parser.add_argument_group("reading and cleaning")
     for part in ("id", "title", "text"):
         group.add_argument(

@@ -20,7 +20,7 @@ from ragqa.models import ModelSource, is_hub_id
 Mode = Literal["plain", "retrieval"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 MANIFEST: Final = "manifest.json"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 TEMPLATES: Final[Mapping[Mode, PromptTemplate]] = {"plain": PromptTemplate(), "retrieval": NUMBERED}
 
 

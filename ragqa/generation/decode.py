@@ -129,7 +129,7 @@ class Generator:
         for i, log_probs in zip(open_, self.number_log_probs([prompts[i] for i in open_]), strict=True):
             eligible = _eligible(prompts[i])
             shown = [s.candidate for s in prompts[i].shown]
-            known = alternatives(log_probs, shown, found[i].question.subject, found[i].confidence)
+            known = alternatives(shown, found[i].question.subject, found[i].confidence, log_probs)
             probabilities = self.choice.probabilities(known)
             best = max(eligible, key=lambda k, p=probabilities: (p[k + 1], -k))  # type: ignore[misc]
             chosen[i] = best, (None if shown[best].exact else probabilities[best + 1])

@@ -82,11 +82,11 @@ def load_generator(
     source = find_model(name)
     place = choose_device(device)
     number_format = choose_dtype(dtype, place)
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    tokenizer = load_tokenizer(source)
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
             config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
             kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             model: Any = kind.from_pretrained(
@@ -98,12 +98,28 @@ def load_generator(
                 model = PeftModel.from_pretrained(model, adapter)
     except Exception as error:  # a hostile or broken folder raises anything
         raise ModelError(f"{name}: cannot be loaded as a language model ({first_line(error)})") from error
+    return model.to(place).eval(), tokenizer, source
+
+
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """Load a language model's tokenizer, padding on the left.
+
+    Raises:
+        ModelError: it has none, or one without a fast form.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+    except Exception as error:  # a hostile or broken folder raises anything
+        raise ModelError(f"{source.name}: cannot be loaded as a language model ({first_line(error)})") from error
     if not tokenizer.is_fast:
         raise ModelError(
-            f"{name}: its tokenizer has no fast form, which tells where in a text a token stands; choose another"
+            f"{source.name}: its tokenizer has no fast form, which tells where in a text a token stands; choose another"
         )
     if tokenizer.pad_token_id is None:
         # Padding is masked, so any token will do.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side = "left"
-    return model.to(place).eval(), tokenizer, source
+    return tokenizer

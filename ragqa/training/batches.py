@@ -60,7 +60,7 @@ def make_batches(examples: Sequence[Tokens], model: Any, tokenizer: Any, recipe:
         return Batches(
             packs, lambda one: packed_batch(one, model.dtype) | ({"segments": segments(one.parents)} if cut else {})
         )
-    groups = length_grouped(examples, recipe.batch_tokens, recipe.batch_size, recipe.seed)
+    groups = length_grouped(examples, recipe.batch_tokens, recipe.batch_size, recipe.training_seed)
     if model.config.is_encoder_decoder:
         start = decoder_start(model)
         return Batches(groups, lambda group: encoder_decoder_batch(group, pad, start, weight))

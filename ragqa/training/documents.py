@@ -185,4 +185,10 @@ def _choice(choice: Mapping[str, Any]) -> str:
     if not choice["fitted_on"]:
         return "too few questions to fit on; the built-in weights"
     weights = ", ".join(f"{n} {w:.2f}" for n, w in zip(choice["features"], choice["weights"], strict=True))
-    return f"fitted on {choice['fitted_on']} questions, log loss {choice['log_loss']:.3f} (5-fold): {weights}"
+    judged = ""
+    if choice["judged"]:
+        judged = (
+            f", {choice['judged']} of them read by the model (5-fold log loss there {choice['log_loss']:.3f} nats, "
+            f"{choice['log_loss_without']:.3f} without its word)"
+        )
+    return f"fitted on {choice['fitted_on']} questions{judged}: model {choice['model'][0]:.2f}, {weights}"

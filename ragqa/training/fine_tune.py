@@ -128,7 +128,7 @@ def fine_tune(
             trained = time.perf_counter()
             generator, choice = Generator(model, run.tokenizer), Choice()
             if mode == "retrieval":
-                choice = fit_choice(generator, run.builder, examples.asked)
+                choice = fit_choice(generator, run.builder, examples.asked, use.judged)
                 generator = Generator(model, run.tokenizer, choice)
             after = show(generator, run.builder, examples.asked[:60], mode, use, _SHOWN)
             with workplace.library_writes(finished):
@@ -224,7 +224,7 @@ def _train(
     from ragqa.training.tree_attention import use_tree_attention
 
     recipe = run.recipe
-    set_seed(recipe.seed)
+    set_seed(recipe.training_seed)
     model = add_lora(run.model, recipe)
     workplace.check_space(work, 20 * 4 * sum(p.numel() for p in model.parameters() if p.requires_grad))
     if recipe.gradient_checkpointing:

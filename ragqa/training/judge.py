@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from ragqa.generation.adapter import Mode
 from ragqa.generation.choice import Choice, alternatives, fit
 from ragqa.generation.decode import Generator
-from ragqa.generation.prompt import Prompt, PromptBuilder
+from ragqa.generation.prompt import PromptBuilder
 from ragqa.progress import progress_bar
-from ragqa.records import Retrieval
+from ragqa.records import Candidate, Retrieval
 from ragqa.training.contexts import Context
 from ragqa.training.recipe import Recipe
-
-_BATCH = 1  # prompts of one length need no mask, which attention on a CPU is slow with
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class Shown:
     answer: str
 
 
-def fit_choice(generator: Generator, builder: PromptBuilder, asked: Sequence[Context]) -> Choice:
+def fit_choice(generator: Generator, builder: PromptBuilder, asked: Sequence[Context], judged: int) -> Choice:
     """Fit how a source is chosen on questions that were not trained on.
 
     An exact title is not asked about, here as in answering.
@@ -41,27 +39,29 @@ def fit_choice(generator: Generator, builder: PromptBuilder, asked: Sequence[Con
         generator: with the adapter.
         builder: of its prompts.
         asked: questions with the candidates that answering would show.
+        judged: how many of them the generator reads.
     """
     open_ = [c for c in asked if c.candidates and not c.candidates[0].exact]
     known, right = [], []
-    with progress_bar("fitting the choice", len(open_), "questions") as bar:
-        for start in range(0, len(open_), _BATCH):
-            contexts = open_[start : start + _BATCH]
-            prompts = [builder.build(c.question, c.candidates) for c in contexts]
-            for context, prompt, log_probs in zip(contexts, prompts, generator.number_log_probs(prompts), strict=True):
-                shown = [s.candidate for s in prompt.shown]
-                known.append(alternatives(log_probs, shown, context.question.subject, context.confidence))
-                right.append(_right(context, prompt))
-            bar.update(len(contexts))
+    with progress_bar("fitting the choice", min(judged, len(open_)), "questions") as bar:
+        for number, context in enumerate(open_):
+            shown, log_probs = list(context.candidates), []
+            if number < judged:
+                # One at a time: prompts of one length need no mask, which attention on a CPU is slow with.
+                prompt = builder.build(context.question, shown)
+                shown, log_probs = [s.candidate for s in prompt.shown], generator.number_log_probs([prompt])[0]
+                bar.update(1)
+            known.append(alternatives(shown, context.question.subject, context.confidence, log_probs))
+            right.append(_right(context, shown))
     return fit(known, right)
 
 
-def _right(context: Context, prompt: Prompt) -> int:
+def _right(context: Context, shown: Sequence[Candidate]) -> int:
     """The number of the right candidate, 0 if it is not shown. A twin with the same description is as good."""
     if context.gold is None:
         return 0
-    twins = [s.candidate.product.description == context.gold.description for s in prompt.shown]
-    own = [s.candidate.product.id == context.gold.id for s in prompt.shown]
+    twins = [c.product.description == context.gold.description for c in shown]
+    own = [c.product.id == context.gold.id for c in shown]
     return 1 + (own.index(True) if any(own) else twins.index(True)) if any(twins) else 0
 
 

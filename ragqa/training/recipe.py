@@ -36,14 +36,16 @@ class Recipe(Settings):
     # The data
     generator: str = _option(DEFAULT_GENERATOR, "base model: a Hub id or a folder")
     examples: int = _option(1000, "questions to train on")
-    validation: int = _option(160, "questions on which the choice of sources is fitted")
+    validation: int = _option(600, "questions on which the choice of sources is fitted")
+    judged: int = _option(128, "of them, those that the model reads for it; exact titles need no choice")
     watched: int = _option(32, "of them, those on which the loss is measured during training")
     test: int = _option(300, "questions put by in each test set, for benchmarks")
     without_product: float = _option(0.15, "share of the first questions of contexts that have no product in the index")
     fractions: tuple[float, ...] = _option(
         (0.6, 0.1, 0.2, 0.1), "shares of the products: train, validation, unseen, absent"
     )
-    seed: int = _option(0, "of questions, splits, weights and order")
+    seed: int = _option(0, "of questions, splits and contexts")
+    training_seed: int = _option(0, "of the adapter's first weights and the order of batches")
     # Contexts, for retrieval mode
     products: int = _option(3, f"candidates in a context, at most {MOST}")
     gold_fraction: float = _option(0.9, "share of the others whose context holds the right product (RAFT's P)")
@@ -84,11 +86,11 @@ class Recipe(Settings):
             dict.fromkeys(
                 (
                     "examples", "validation", "test", "products", "questions_per_context", "max_new_tokens", "rank",
-                    "watched", "batch_size", "batch_tokens", "accumulation", "evaluations",
+                    "watched", "judged", "batch_size", "batch_tokens", "accumulation", "evaluations",
                 ),
                 1,
             )
-            | {"number_questions": 0, "save_total_limit": 2, "context_tokens": 128, "seed": 0, "steps": 0, "patience": 0},
+            | {"number_questions": 0, "save_total_limit": 2, "context_tokens": 128, "seed": 0, "training_seed": 0, "steps": 0, "patience": 0},
         )  # fmt: skip
         ranges = {
             "without_product": (0, 0.9), "gold_fraction": (0, 1), "dropout": (0, 0.9), "warmup": (0, 1),

@@ -1,0 +1,292 @@
+"""A catalogue -> index -> questions -> both fine-tunings -> all arms -> report: the comparison, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ragqa import models
+from ragqa.catalogue.columns import ReadOptions
+from ragqa.errors import InputError, StorageError
+from ragqa.evaluation import steps
+from ragqa.evaluation.analysis import analyse
+from ragqa.evaluation.arms import ARMS, System
+from ragqa.evaluation.profile import Profile, make_profile
+from ragqa.evaluation.reading import Reading
+from ragqa.evaluation.report import write_report
+from ragqa.evaluation.stages import Stages
+from ragqa.evaluation.summary import answer
+from ragqa.files import sha256_of
+from ragqa.generation.adapter import MODES, Mode
+from ragqa.index.lock import writing_lock
+from ragqa.index.storage import open_index
+from ragqa.progress import say
+from ragqa.settings import AnswerSettings, CleaningSettings
+from ragqa.versions import installed_versions, setting
+
+FORMAT_VERSION: Final = 1
+_PACKAGES: Final = (
+    "torch", "transformers", "peft", "sentence-transformers", "faiss-cpu", "rank-bm25", "rouge-score", "sacrebleu", "ir-measures",
+    "scikit-learn", "numpy",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the stages have in common."""
+
+    stages: Stages
+    profile: Profile
+    content: Mapping[str, str]  # the index's hash
+    index: Path
+    asked: Path
+    about: Mapping[str, Any]  # what the questions stage gave
+
+
+def compare(
+    catalogue: str | Path,
+    out: str | Path,
+    *,
+    profile: str | Profile = "quick",
+    name: str | None = None,
+    embedder: str = models.DEFAULT_EMBEDDER,
+    device: str = "auto",
+    dtype: str = "auto",
+    options: ReadOptions | None = None,
+    cleaning: CleaningSettings | None = None,
+    texts: bool = True,
+) -> dict[str, Any]:
+    """Compare plain fine-tuning, retrieval-conditioned fine-tuning and no fine-tuning on one catalogue.
+
+    Every stage's result is kept in ``out/stages`` under a key of its inputs; the same call goes on where an earlier one
+    stopped, and does nothing twice.
+
+    Args:
+        catalogue: a file that `build_index` reads.
+        out: a folder for the stages and the report.
+        profile: "smoke", "quick", "full", or sizes of your own.
+        name: of the catalogue, for the report; None takes the file's.
+        embedder, device, dtype: as for `build_index` and `fine_tune`.
+        options, cleaning: how the catalogue is read and cleaned.
+        texts: show questions and answers in the report; off for a catalogue whose texts may not be published.
+
+    Returns:
+        ``raw`` (questions, answers, set-up), ``analysis`` (see `ragqa.evaluation.analysis`), ``answer``, the report's first
+        paragraph, and ``files``, its own by kind.
+
+    Raises:
+        InputError: the catalogue, the profile or a recipe's field cannot be used.
+        ModelError: a model cannot be found or loaded.
+        StorageError, BusyError: `out` cannot be written, a stage's process was killed, or another process is at work there.
+    """
+    use = make_profile(profile)
+    use.make_recipe()  # told before anything is done
+    file, folder = Path(catalogue), Path(out)
+    if not file.is_file():
+        raise InputError(f"{catalogue}: no such file; give the catalogue as a file, such as my.csv or trn.json.gz")
+    where = {"device": device, "dtype": dtype}
+    common = {"format_version": FORMAT_VERSION, "versions": installed_versions(_PACKAGES)} | where
+    with writing_lock(folder / "stages"):
+        stages = Stages(folder / "stages", common)
+        raw = _raw(stages, use, file, name or file.name.split(".")[0], embedder, options, cleaning)
+        say("analysis and report")
+        analysis = analyse(raw)
+        files = write_report(folder, raw, analysis, texts)
+        return {"raw": raw, "analysis": analysis, "answer": answer(Reading(raw, analysis)), "files": files}
+
+
+def _raw(
+    stages: Stages,
+    profile: Profile,
+    file: Path,
+    name: str,
+    embedder: str,
+    options: ReadOptions | None,
+    cleaning: CleaningSettings | None,
+) -> dict[str, Any]:
+    """Do all stages; returns what `analyse` takes."""
+    source = {"file": file.name, "sha256": sha256_of(file)}
+    built, folder = stages.run(
+        "index",
+        steps.index,
+        source
+        | {
+            "embedder": embedder,
+            "options": asdict(options or ReadOptions()),
+            "cleaning": (cleaning or CleaningSettings()).to_dict(),
+            "limit": profile.limit,
+        },
+        {"source": str(file.absolute())},
+    )
+    recipe = profile.make_recipe()
+    index = folder / "index"
+    content = {"content_sha256": built["content_sha256"]}
+    asked, folder = stages.run(
+        "questions",
+        steps.questions,
+        content | {"recipe": recipe.to_dict(), "seen": profile.seen, "unseen": profile.unseen},
+        {"index": str(index)},
+    )
+    run = _Run(stages, profile, content, index, folder / steps.QUESTIONS, asked)
+    trained = {
+        (mode, seed): _train(run, mode, profile.examples, seed) for seed in profile.training_seeds for mode in MODES
+    }
+    given: dict[str, list[tuple[int | None, dict[str, Any]]]] = {}
+    for system, seed, adapter in _systems(trained):
+        result = _answer(run, system, adapter)
+        for arm in result["answers"]:
+            given.setdefault(arm, []).append((seed, result | {"peak_mb": stages.done[-1]["peak_mb"]}))
+    references = next(result["references"] for runs in given.values() for _, result in runs)
+    questions = _questions(run.asked, references)
+    first = next(iter(trained.values()))[0]
+    raw = {
+        "format_version": FORMAT_VERSION,
+        "catalogue": {"name": name, "products": built["products"], "rows": built["rows"]} | source,
+        "profile": profile.to_dict(),
+        "setup": setting()
+        | {
+            "device": first["device"],
+            "dtype": first["dtype"],
+            "versions": installed_versions(_PACKAGES),
+            "base": first["base"],
+            "embedder": built["embedder"],
+            "index": {"megabytes": built["megabytes"], "content_sha256": built["content_sha256"]},
+            "split": asked["split"],
+            "recipes": {mode: trained[mode, profile.training_seeds[0]][0]["recipe"] for mode in MODES},
+            "answer_tokens": recipe.max_new_tokens,
+            "min_confidence": AnswerSettings().min_confidence,
+        },
+        "training": [_training(mode, seed, result) for (mode, seed), (result, _) in trained.items()],
+        "questions": questions,
+        "arms": {arm: _arm(arm, given[arm]) for arm in ARMS},
+        "curve": [*_curve(run, questions, given)],
+        "stages": stages.done,
+    }
+    return raw | {"sources": _sources(index, raw)}
+
+
+def _train(run: _Run, mode: str, examples: int, seed: int) -> tuple[dict[str, Any], Path]:
+    """Fine-tune, and see that what is asked is not what was trained on."""
+    recipe = run.profile.make_recipe(examples, seed)
+    inputs = {**run.content, "mode": mode, "recipe": recipe.to_dict()}
+    places = {"index": str(run.index)}
+    result, folder = run.stages.run(f"train-{mode}-{examples}-{seed}", steps.train, inputs, places)
+    parts = [name for name in run.about["data"] if name.startswith("products_")]
+    if any(result["data"][name] != run.about["data"][name] for name in parts):
+        raise StorageError(f"{folder}: was trained on another split of the products; remove that folder")
+    return result | {"peak_mb": run.stages.done[-1]["peak_mb"]}, folder / "adapter"
+
+
+def _systems(trained: Mapping[tuple[Mode, int], tuple[Any, Path]]) -> Iterator[tuple[System, int | None, Path | None]]:
+    yield "none", None, None
+    yield "base", None, None
+    for (mode, seed), (_, adapter) in trained.items():
+        yield ("plain" if mode == "plain" else "retrieval"), seed, adapter
+
+
+def _answer(
+    run: _Run,
+    system: System,
+    adapter: Path | None,
+    places: Sequence[int] | None = None,
+    arms: Sequence[str] = (),
+) -> dict[str, Any]:
+    named = list(arms) or [arm for arm, about in ARMS.items() if about.system == system]
+    label = system if adapter is None else adapter.parent.name.replace("train-", "")
+    result, _ = run.stages.run(
+        f"answers-{label}",
+        steps.answers,
+        {
+            **run.content,
+            "system": system,
+            "trained": None if adapter is None else adapter.parent.name,
+            "recipe": run.profile.make_recipe().to_dict(),
+            "data": run.about["data"],
+            "without": run.about["without"],
+            "questions": None if places is None else list(places),
+            "arms": named,
+            "timed": 0 if places is not None else run.profile.timed,
+        },
+        {"index": str(run.index), "asked": str(run.asked), "adapter": None if adapter is None else str(adapter)},
+    )
+    return result
+
+
+def _questions(file: Path, references: Sequence[str]) -> list[dict[str, Any]]:
+    names = ("set", "kind", "product_id", "ambiguous", "rank", "bm25_rank", "text")
+    return [
+        {name: line[name] for name in names} | {"reference": reference}
+        for line, reference in zip(steps.read_questions(file), references, strict=True)
+    ]
+
+
+def _arm(name: str, runs: Sequence[tuple[int | None, Mapping[str, Any]]]) -> dict[str, Any]:
+    arm = ARMS[name]
+    threshold = AnswerSettings().min_confidence
+    training = arm.system if arm.system in MODES else "none"
+    return {
+        "label": arm.label,
+        "about": arm.about,
+        "context": arm.context,
+        "training": training,
+        "generator": arm.generator,
+        "extra": arm.extra,
+        "runs": [
+            {
+                "seed": seed,
+                "peak_mb": result["peak_mb"],
+                "answers": [
+                    answer
+                    | {
+                        "seconds": seconds,
+                        "abstains": answer["confidence"] is not None and answer["confidence"] < threshold,
+                    }
+                    for answer, seconds in zip(result["answers"][name], result["seconds"][name], strict=True)
+                ],
+            }
+            for seed, result in runs
+        ],
+    }
+
+
+def _training(mode: str, seed: int, result: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "mode": mode,
+        "seed": seed,
+        "seconds": result["seconds"]["train"],
+        "total_seconds": result["seconds"]["total"],
+        "peak_mb": result["peak_mb"],
+        "history": result["history"],
+        "choice": result["choice"],
+        "examples": result["examples"],
+    }
+
+
+def _curve(
+    run: _Run, questions: Sequence[Mapping[str, Any]], given: Mapping[str, Sequence[tuple[Any, Mapping[str, Any]]]]
+) -> Iterator[dict[str, Any]]:
+    """Answers by adapters that were trained on fewer examples, and, beside them, by the whole ones."""
+    profile, seed = run.profile, run.profile.training_seeds[0]
+    if not profile.curve:
+        return
+    with_product = [i for i, q in enumerate(questions) if q["set"] == "unseen" and q["product_id"] is not None]
+    places = with_product[: profile.curve_questions]
+    for mode, arm in (("plain", "plain"), ("retrieval", "retrieval_context")):
+        for size in profile.curve:
+            _, adapter = _train(run, mode, size, seed)
+            found = _answer(run, "plain" if mode == "plain" else "retrieval", adapter, places, [arm])["answers"][arm]
+            yield {"mode": mode, "arm": arm, "examples": size, "seed": seed, "questions": places, "answers": found}
+        whole = given[arm][0][1]["answers"][arm]
+        answers = [whole[i] for i in places]
+        yield {
+            "mode": mode, "arm": arm, "examples": profile.examples, "seed": seed, "questions": places, "answers": answers
+        }  # fmt: skip
+
+
+def _sources(index: Path, raw: Mapping[str, Any]) -> dict[str, str]:
+    """Descriptions of the products that answers name as their source."""
+    answers = [a for arm in raw["arms"].values() for one in arm["runs"] for a in one["answers"]]
+    named = {a["source"] for a in [*answers, *(a for point in raw["curve"] for a in point["answers"])]} - {None}
+    return {p.id: p.description for p in open_index(index).store if p.id in named}
