@@ -65,9 +65,8 @@ def _bleu(sums: Array) -> Array:
     length, wanted, matched, total = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
     # sacrebleu's "exp" smoothing: the k-th order without a match counts as 1 / 2^k of a match.
     smoothed = np.where(matched > 0, matched, 0.5 ** np.cumsum(matched == 0, axis=-1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        precision = np.exp(np.log(smoothed / total).mean(axis=-1))
-        brevity = np.exp(np.minimum(0.0, 1 - wanted / length))
+    precision = np.exp(np.log(smoothed / np.maximum(total, 1)).mean(axis=-1))
+    brevity = np.exp(np.minimum(0.0, 1 - wanted / np.maximum(length, 1)))
     scored = (matched > 0).any(axis=-1) & (total > 0).all(axis=-1)
     return np.where(scored, 100 * brevity * precision, 0.0)
 

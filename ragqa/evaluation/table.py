@@ -71,7 +71,7 @@ def score_table(raw: Raw) -> Table:
     questions: Sequence[Raw] = raw["questions"]
     rows = [row for row, question in enumerate(questions) if question["product_id"] is not None]
     asked = [questions[row] for row in rows]
-    texts = dict(raw.get("sources") or {}) | {q["product_id"]: q["reference"] for q in asked}
+    texts = {q["product_id"]: q["reference"] for q in asked} | dict(raw.get("sources") or {})
     place = {row: i for i, row in enumerate(rows)}
 
     batches: list[Answers] = []
