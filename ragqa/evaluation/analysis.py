@@ -161,7 +161,8 @@ def _cost(raw: Raw) -> Rows:
         training[run["mode"]].append(run["total_seconds"])
     rows: Rows = []
     for name, arm in raw["arms"].items():
-        seconds = np.array([answer["seconds"] for run in arm["runs"] for answer in run["answers"]], float)
+        answers = [answer["seconds"] for run in arm["runs"] for answer in run["answers"]]
+        seconds = np.array([one for one in answers if one is not None], float)
         if not len(seconds):
             continue
         trained = training.get(arm["training"])

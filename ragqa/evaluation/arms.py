@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from ragqa.answerer import Answerer
@@ -71,6 +71,7 @@ class Catalogue:
         context_tokens: limit of a prompt.
         answer_tokens: limit of an answer.
         answerer: with the arm's model, None for arms without.
+        known: answers given already, by question and what was shown, which arms of one model share.
     """
 
     products: Products
@@ -79,6 +80,7 @@ class Catalogue:
     context_tokens: int
     answer_tokens: int
     answerer: Answerer | None = None
+    known: dict[Any, Given] = field(default_factory=dict)
 
     def text(self, product: Product) -> str:
         """A product's description, cut where an answer's budget cuts it."""
@@ -224,6 +226,13 @@ def _taken(product: Product, confidence: float | None, catalogue: Catalogue) -> 
 
 
 def _answered(found: Sequence[Retrieval], catalogue: Catalogue, decoding: str) -> list[Given]:
+    keys = [(r.question.text, decoding, *(c.row for c in r.candidates[: catalogue.shown])) for r in found]
+    new = {key: r for key, r in zip(keys, found, strict=True) if key not in catalogue.known}
+    catalogue.known.update(zip(new, _asked(list(new.values()), catalogue, decoding), strict=True))
+    return [catalogue.known[key] for key in keys]
+
+
+def _asked(found: Sequence[Retrieval], catalogue: Catalogue, decoding: str) -> list[Given]:
     answers = catalogue.model.answer(
         found,
         min_confidence=0.0,

@@ -27,6 +27,7 @@ from ragqa.settings import AnswerSettings, CleaningSettings
 from ragqa.versions import installed_versions, setting
 
 FORMAT_VERSION: Final = 1
+_ON_CURVE: Final[Mapping[Mode, str]] = {"plain": "plain", "retrieval": "retrieval_context"}
 _PACKAGES: Final = (
     "torch", "transformers", "peft", "sentence-transformers", "faiss-cpu", "rank-bm25", "rouge-score", "sacrebleu", "ir-measures",
     "scikit-learn", "numpy",
@@ -156,6 +157,7 @@ def _raw(
             "split": asked["split"],
             "recipes": {mode: trained[mode, profile.training_seeds[0]][0]["recipe"] for mode in MODES},
             "answer_tokens": recipe.max_new_tokens,
+            "context_products": recipe.products,
             "min_confidence": AnswerSettings().min_confidence,
         },
         "training": [_training(mode, seed, result) for (mode, seed), (result, _) in trained.items()],
@@ -167,7 +169,7 @@ def _raw(
     return raw | {"sources": _sources(index, raw)}
 
 
-def _train(run: _Run, mode: str, examples: int, seed: int) -> tuple[dict[str, Any], Path]:
+def _train(run: _Run, mode: Mode, examples: int, seed: int) -> tuple[dict[str, Any], Path]:
     """Fine-tune, and see that what is asked is not what was trained on."""
     recipe = run.profile.make_recipe(examples, seed)
     inputs = {**run.content, "mode": mode, "recipe": recipe.to_dict()}
@@ -183,7 +185,7 @@ def _systems(trained: Mapping[tuple[Mode, int], tuple[Any, Path]]) -> Iterator[t
     yield "none", None, None
     yield "base", None, None
     for (mode, seed), (_, adapter) in trained.items():
-        yield ("plain" if mode == "plain" else "retrieval"), seed, adapter
+        yield mode, seed, adapter
 
 
 def _answer(
@@ -267,22 +269,24 @@ def _training(mode: str, seed: int, result: Mapping[str, Any]) -> dict[str, Any]
 def _curve(
     run: _Run, questions: Sequence[Mapping[str, Any]], given: Mapping[str, Sequence[tuple[Any, Mapping[str, Any]]]]
 ) -> Iterator[dict[str, Any]]:
-    """Answers by adapters that were trained on fewer examples, and, beside them, by the whole ones."""
+    """Answers by adapters trained on fewer examples, beside those by the whole ones and by the model as it was."""
     profile, seed = run.profile, run.profile.training_seeds[0]
     if not profile.curve:
         return
     with_product = [i for i, q in enumerate(questions) if q["set"] == "unseen" and q["product_id"] is not None]
     places = with_product[: profile.curve_questions]
-    for mode, arm in (("plain", "plain"), ("retrieval", "retrieval_context")):
+
+    def point(mode: Mode, examples: int, answers: Sequence[Any]) -> dict[str, Any]:
+        arm = _ON_CURVE[mode]
+        return {"mode": mode, "arm": arm, "examples": examples, "seed": seed, "questions": places, "answers": answers}
+
+    yield point("plain", 0, [given["base"][0][1]["answers"]["base"][i] for i in places])
+    for mode, arm in _ON_CURVE.items():
         for size in profile.curve:
             _, adapter = _train(run, mode, size, seed)
-            found = _answer(run, "plain" if mode == "plain" else "retrieval", adapter, places, [arm])["answers"][arm]
-            yield {"mode": mode, "arm": arm, "examples": size, "seed": seed, "questions": places, "answers": found}
+            yield point(mode, size, _answer(run, mode, adapter, places, [arm])["answers"][arm])
         whole = given[arm][0][1]["answers"][arm]
-        answers = [whole[i] for i in places]
-        yield {
-            "mode": mode, "arm": arm, "examples": profile.examples, "seed": seed, "questions": places, "answers": answers
-        }  # fmt: skip
+        yield point(mode, profile.examples, [whole[i] for i in places])
 
 
 def _sources(index: Path, raw: Mapping[str, Any]) -> dict[str, str]:
