@@ -116,7 +116,7 @@ def panels(reading: Reading, file: str, groups: Sequence[str], what: str) -> Pic
         asked = 0
         for place, arm in enumerate(arms):
             if row := reading.cell(arm, name, group):
-                _dot(axes, row["mean"], place, row, _style(reading, arm))
+                _dot(axes, row["mean"], place, row, _style(reading, arm) | {"markersize": 5})
                 asked = max(asked, row["n"])
         axes.set_title(f"{_wrapped(group_label(group))}\n({asked:,} questions)", fontsize=9)
         axes.set_xlim(-0.04, 1.04)
@@ -243,11 +243,12 @@ def risk(reading: Reading) -> Picture | None:
         axes.plot(
             x, y, color=colour, marker=marker, markevery=every, markersize=5, lw=1.4, label=reading.label(row["arm"])
         )
-    axes.set(xlabel="coverage (share of questions answered)", ylabel="risk (mean error of what is answered)")
+    axes.set(xlabel="coverage (share of questions answered)", ylabel="risk (share of answers that are wrong)")
     axes.set(xlim=(0, 1.02), ylim=(0, None))
     _legend(figure, axes, columns=1, right=True)
     caption = (
-        f"Risk against coverage as the threshold falls, questions about {SETS[reading.main_set]}. Lower is better."
+        f"Risk against coverage as the threshold falls, questions about {SETS[reading.main_set]}. Lower is better; an answer is right "
+        "if it matches exactly, and none is to a question without a product."
     )
     return _picture(reading, figure, "risk", caption)
 

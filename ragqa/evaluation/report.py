@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +18,10 @@ _WITHOUT_TEXTS: Final = (
     "Questions, references and answers are left out here, since the catalogue is somebody else's; numbers, kinds and scores "
     "are as measured. Run the same benchmark on the catalogue to have the report with texts."
 )
+# Named one by one: a field that is added later stays out until somebody has seen that it holds no text.
+_KEPT: Final = ("format_version", "catalogue", "profile", "setup", "stages", "training")
+_KEPT_OF_QUESTIONS: Final = ("set", "kind", "product_id", "ambiguous", "rank", "bm25_rank")
+_KEPT_OF_ANSWERS: Final = ("source", "confidence", "abstains", "seconds")
 
 
 def write_report(folder: Path, raw: Row, analysis: Row, texts: bool = True) -> dict[str, Path]:
@@ -129,13 +132,21 @@ def _empty(block: Block) -> bool:
 
 
 def without_texts(raw: Row) -> dict[str, Any]:
-    """A raw result without what stands in the catalogue: no questions, references and answers; the rest as it is."""
-    bare = copy.deepcopy(dict(raw))
-    for question in bare["questions"]:
-        for key in ("text", "reference"):
-            question.pop(key, None)
-    answered = [given for arm in bare["arms"].values() for run in arm["runs"] for given in run["answers"]]
-    answered += [given for point in bare.get("curve", ()) for given in point["answers"]]
-    for given in filter(None, answered):
-        given.pop("text", None)
-    return bare
+    """A raw result without anything that stands in the catalogue: only what is known to be a number, an id or a kind."""
+    return {
+        **_only(raw, _KEPT),
+        "questions": [_only(question, _KEPT_OF_QUESTIONS) for question in raw["questions"]],
+        "arms": {
+            name: {**arm, "runs": [{**run, "answers": _bare(run["answers"])} for run in arm["runs"]]}
+            for name, arm in raw["arms"].items()
+        },
+        "curve": [{**point, "answers": _bare(point["answers"])} for point in raw.get("curve", ())],
+    }
+
+
+def _bare(given: Sequence[Row | None]) -> list[dict[str, Any] | None]:
+    return [one and _only(one, _KEPT_OF_ANSWERS) for one in given]
+
+
+def _only(values: Row, keys: Sequence[str]) -> dict[str, Any]:
+    return {key: values[key] for key in keys if key in values}

@@ -148,8 +148,8 @@ def abstention(reading: Reading) -> Table:
         ["arm", "asked about", "threshold", "questions", "without a product", "precision", "recall", "AUROC", "AURC"],
         rows,
         "Precision: of the questions abstained from, how many had no product. Recall: of those without a product, how many "
-        "were abstained from. AUROC: how well confidence orders the two. AURC: area under the risk-coverage curve, lower is "
-        "better. Only arms that state a confidence.",
+        "were abstained from. AUROC: how well confidence tells the two apart. AURC: area under the risk-coverage curve, lower "
+        "is better; an answer is right if it matches exactly. Only arms that state a confidence.",
     )
 
 
@@ -171,6 +171,7 @@ def differences(reading: Reading, groups: Sequence[str], title: str, only: str |
             group_label(row["group"]),
             labels.get(row["metric"], row["metric"]),
             whole(row["n"]),
+            whole(row["products"]),
             interval(row, "difference"),
             probability(row.get("p")),
             probability(row.get("p_holm")),
@@ -183,12 +184,12 @@ def differences(reading: Reading, groups: Sequence[str], title: str, only: str |
     ]
     return Table(
         title,
-        ["arm", "against", "asked about", "group", "measure", "questions", "difference", "p", "p (Holm)", "effect size",
-         "won / lost", "questions needed"],
+        ["arm", "against", "asked about", "group", "measure", "questions", "products", "difference", "p", "p (Holm)", "effect size",
+         "won / lost", "products needed"],
         rows,
-        "Differences of means with 95 % intervals (paired bootstrap by product). p: paired permutation test, then corrected by "
-        "Holm's method. Effect size: mean difference over its standard deviation. Questions needed: to see a "
-        "difference of one point (0.01).",
+        "Differences of means with 95 % intervals (paired bootstrap by product). p: paired permutation test by product, then "
+        "corrected by Holm's method. Won and lost: questions. Effect size: the products' mean difference over its standard "
+        "deviation. Products needed: to see a difference of one point (0.01).",
     )  # fmt: skip
 
 
@@ -205,7 +206,7 @@ def cost(reading: Reading) -> Table:
                 number(row.get("p95_ms"), 1),
                 number(row.get("answers_per_second"), 1),
                 whole(row.get("peak_mb")),
-                duration(row.get("training_seconds")),
+                duration(row["training_seconds"]) if row.get("training_seconds") else "none",
             ]
         )
     return Table(

@@ -41,7 +41,12 @@ def made(
 
 
 def _raw(
-    chance: random.Random, arms: Sequence[str], sets: Sequence[str], kinds: Sequence[str], seeds: Sequence[int], each: int
+    chance: random.Random,
+    arms: Sequence[str],
+    sets: Sequence[str],
+    kinds: Sequence[str],
+    seeds: Sequence[int],
+    each: int,
 ) -> Made:
     asked = [_question(chance, name, kind, i) for name in sets for kind in kinds for i in range(each)]
     weights = {"name": "SmolLM2-135M-Instruct", "weights_sha256": "ab" * 32}
@@ -68,8 +73,8 @@ def _raw(
         "questions": asked,
         "arms": {arm: _arm(chance, arm, asked, seeds) for arm in arms},
         "curve": [
-            {"mode": mode, "examples": count, "seed": 0, "arm": mode, "questions": [0, 1],
-             "answers": [_answer(chance, LEVELS["plain"], asked[i]) for i in (0, 1)]}
+            {"mode": mode, "examples": count, "seed": 0, "arm": mode, "questions": [0],
+             "answers": [_answer(chance, LEVELS["plain"], asked[0])]}
             for mode in ("plain", "retrieval") for count in (125, 250, 500, 1000)
         ],
     }  # fmt: skip
@@ -140,7 +145,11 @@ def _analysis(chance: random.Random, raw: Made) -> Made:
         for arm in arms for name, group, n in places for metric in METRICS
     ]  # fmt: skip
     against = [(arm, "copy") for arm in arms if arm != "copy" and "copy" in arms]
-    against += [("retrieval_context", arm) for arm in ("plain", "base_context", "plain_context", "choice_without_model") if arm in arms]
+    against += [
+        ("retrieval_context", arm)
+        for arm in ("plain", "base_context", "plain_context", "choice_without_model")
+        if arm in arms
+    ]
     at = {(c["arm"], c["set"], c["group"], c["metric"]): c["mean"] for c in cells}
     pairs = [
         _pair(chance, at, arm, other, name, group, metric, n)
@@ -191,7 +200,14 @@ def _analysis(chance: random.Random, raw: Made) -> Made:
 
 
 def _pair(
-    chance: random.Random, at: dict[tuple[str, ...], float], arm: str, other: str, name: str, group: str, metric: str, n: int
+    chance: random.Random,
+    at: dict[tuple[str, ...], float],
+    arm: str,
+    other: str,
+    name: str,
+    group: str,
+    metric: str,
+    n: int,
 ) -> Made:
     difference = at[arm, name, group, metric] - at[other, name, group, metric]
     far = difference / 0.02
@@ -206,8 +222,20 @@ def _pair(
 def set_pair(analysis: Made, against: str, group: str, low: float, high: float, arm: str = "retrieval_context") -> None:
     """Make a difference of F1 on unseen products what a test needs; the corrected p follows from the interval."""
     for pair in analysis["pairs"]:
-        if (pair["arm"], pair["against"], pair["set"], pair["group"], pair["metric"]) == (arm, against, "unseen", group, "f1"):
+        if (pair["arm"], pair["against"], pair["set"], pair["group"], pair["metric"]) == (
+            arm,
+            against,
+            "unseen",
+            group,
+            "f1",
+        ):
             clear = low > 0 or high < 0
-            pair.update(low=low, high=high, difference=(low + high) / 2, p=0.0001 if clear else 0.4, p_holm=0.002 if clear else 0.8)
+            pair.update(
+                low=low,
+                high=high,
+                difference=(low + high) / 2,
+                p=0.0001 if clear else 0.4,
+                p_holm=0.002 if clear else 0.8,
+            )
             return
     raise KeyError((arm, against, group))
