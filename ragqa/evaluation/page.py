@@ -29,14 +29,14 @@ nav ul { columns: 15rem; padding-left: 1.2rem; }
 .note { color: var(--quiet); font-size: .9rem; margin: .2rem 0 .5rem; }
 .scroll { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; white-space: nowrap; }
-thead th { vertical-align: bottom; white-space: normal; background: var(--box); }
-tr > :first-child, .words th, .words td { text-align: left; }
-tbody th { font-weight: 600; white-space: normal; min-width: 8.5rem; max-width: 15rem; position: sticky; left: 0; background: var(--paper); }
-.words td { white-space: normal; } .words td:last-child { overflow-wrap: anywhere; min-width: 16rem; }
+th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+.n { text-align: right; } td.n { white-space: nowrap; }
+thead th { vertical-align: bottom; background: var(--box); }
+tbody th { font-weight: 600; min-width: 8.5rem; max-width: 15rem; position: sticky; left: 0; background: var(--paper); }
+td:last-child:not(.n) { overflow-wrap: anywhere; min-width: 16rem; }
 figure { margin: 1.5rem 0; } figcaption { color: var(--quiet); font-size: .9rem; max-width: 46rem; }
 .paper { background: #ffffff; border: 1px solid var(--line); border-radius: .3rem; padding: .4rem; }
-.paper svg { display: block; width: 100%; height: auto; min-width: 34rem; max-width: 60rem; }
+.paper svg { display: block; width: 100%; height: auto; min-width: 34rem; max-width: 64rem; margin: 0 auto; }
 blockquote { margin: .4rem 0; padding-left: .8rem; border-left: .2rem solid var(--line); }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); gap: .6rem; }
 .card { background: var(--box); padding: .6rem .7rem; border-radius: .3rem; font-size: .875rem; overflow-wrap: anywhere; }

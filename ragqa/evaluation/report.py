@@ -40,6 +40,8 @@ def write_report(folder: Path, raw: Row, analysis: Row, texts: bool = True) -> d
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
     """
+    with storage_errors(folder):
+        (folder / "pictures").mkdir(parents=True, exist_ok=True)
     reading = Reading(raw, analysis)
     pictures = draw_all(reading)
     parts = sections(reading, pictures, texts)
@@ -49,8 +51,6 @@ def write_report(folder: Path, raw: Row, analysis: Row, texts: bool = True) -> d
         "json": folder / "result.json",
         **{f"picture:{picture.name}": folder / "pictures" / f"{picture.name}.svg" for picture in pictures},
     }
-    with storage_errors(folder):
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
     for picture in pictures:
         _write(paths[f"picture:{picture.name}"], picture.svg)
     title, about = f"Does fine-tuning pay? {raw['catalogue']['name']}", _about(reading)
@@ -90,7 +90,8 @@ def sections(reading: Reading, pictures: Sequence[Picture], texts: bool) -> list
     metrics = [
         f"{m['label']}: {m.get('about') or ''} {m.get('cite') or ''}".strip() for m in reading.analysis["metrics"]
     ]
-    differences = tables.differences(reading, ["all"], "Differences between arms, all questions")
+    differences = [tables.differences(reading, name, ["all"], "Differences between arms") for name in sets]
+    by_kind = [tables.against_copy(reading, name) for name in sets]
     without = [] if texts else [Paragraph(_WITHOUT_TEXTS)]
     parts: list[tuple[str, str, Sequence[Block]]] = [
         ("answer", "The answer", [Paragraph(answer(reading), lead=True), tables.original(reading), *without]),
@@ -100,7 +101,7 @@ def sections(reading: Reading, pictures: Sequence[Picture], texts: bool) -> list
             "All arms",
             [*drawn.get("forest", []), *(tables.all_arms(reading, name) for name in sets), tables.arms(reading)],
         ),
-        ("kinds", "By kind of question", [*drawn.get("kinds", []), *kinds, tables.against_copy(reading)]),
+        ("kinds", "By kind of question", [*drawn.get("kinds", []), *kinds, *by_kind]),
         (
             "ranks",
             "By rank of the right product",
@@ -114,7 +115,7 @@ def sections(reading: Reading, pictures: Sequence[Picture], texts: bool) -> list
                 tables.ceiling(reading),
             ],
         ),
-        ("differences", "Differences", [differences, tables.seeds(reading)]),
+        ("differences", "Differences", [*differences, tables.seeds(reading)]),
         ("retrieval", "Retrieval", [*drawn.get("recall", []), tables.retrieval(reading)]),
         ("abstention", "Abstention", [*drawn.get("risk", []), tables.abstention(reading)]),
         ("learning", "Learning", [*drawn.get("learning", []), tables.curve(reading), tables.training(reading)]),

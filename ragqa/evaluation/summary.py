@@ -161,9 +161,10 @@ def _without_model(reading: Reading) -> str:
         return f"{lead}: the model adds to it ({_difference(pair)})."
     if found == "below":
         return f"{lead}, which is better: the model does harm ({_difference(pair)})."
+    told = verdict(reading.pair(OWN, COPY, reading.main_set)) == "open"  # how many questions it takes
     return (
         f"{lead}, as good within chance ({_difference(pair)}), so this run does not show that the "
-        f"language model adds anything{_too_few(pair)}."
+        f"language model adds anything{'' if told else _too_few(pair)}."
     )
 
 

@@ -14,11 +14,11 @@ from tests.evaluation.made import LABELS, METRICS, Made, made
 def every(reading: Reading) -> Iterator[Table]:
     yield from (tables.original(reading), tables.arms(reading), tables.ceiling(reading), tables.retrieval(reading))
     yield from (tables.abstention(reading), tables.cost(reading), tables.seeds(reading), tables.curve(reading))
-    yield from (tables.training(reading), tables.stages(reading), tables.setup(reading), tables.against_copy(reading))
-    yield tables.differences(reading, ["all"], "Differences")
+    yield from (tables.training(reading), tables.stages(reading), tables.setup(reading))
     for name in reading.sets:
         yield from (tables.all_arms(reading, name), tables.by_rank(reading, name))
         yield tables.by_group(reading, name, reading.kinds, "F1 by kind")
+        yield from (tables.against_copy(reading, name), tables.differences(reading, name, ["all"], "Differences"))
 
 
 def shift(value: Any, by: float) -> Any:
@@ -96,3 +96,22 @@ def test_set_up_names_all_that_a_repetition_needs() -> None:
     assert found["profile: seeds"] == "0"
     assert found["recipe, retrieval: learning_rate"] == "0.0005"
     assert found["versions: torch"] == "2.9.1"
+
+
+def test_differences_stand_with_interval_p_effect_and_what_would_be_needed() -> None:
+    raw, analysis = made(arms=["copy", "retrieval_context"])
+    (pair,) = [p for p in analysis["pairs"] if (p["set"], p["group"], p["metric"]) == ("unseen", "all", "f1")]
+    pair |= {
+        "difference": 0.012,
+        "low": 0.004,
+        "high": 0.02,
+        "p": 0.00004,
+        "p_holm": 0.0123,
+        "effect": 0.314,
+        "needed": None,
+    }
+    pair |= {"won": 17, "lost": 5, "n": 1234, "products": 1200}
+    table = tables.differences(Reading(raw, analysis), "unseen", ["all"], "Differences")
+    assert list(table.rows[0][2:]) == [
+        "all questions", "F1", "1,234", "1,200", "0.012 [0.004, 0.020]", "< 0.0001", "0.012", "0.31", "17 / 5", "n/a"
+    ]  # fmt: skip
