@@ -32,8 +32,9 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
 th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 .n { text-align: right; } td.n { white-space: nowrap; }
 thead th { vertical-align: bottom; background: var(--box); }
-tbody th { font-weight: 600; min-width: 8.5rem; max-width: 15rem; position: sticky; left: 0; background: var(--paper); }
-td:last-child:not(.n) { overflow-wrap: anywhere; min-width: 16rem; }
+tbody th { font-weight: 600; min-width: 13rem; max-width: 16rem; position: sticky; left: 0; background: var(--paper); }
+td:not(.n) { min-width: 6rem; } td:last-child:not(.n) { overflow-wrap: anywhere; min-width: 16rem; }
+@media (max-width: 40rem) { tbody th { min-width: 8.5rem; } }
 figure { margin: 1.5rem 0; } figcaption { color: var(--quiet); font-size: .9rem; max-width: 46rem; }
 .paper { background: #ffffff; border: 1px solid var(--line); border-radius: .3rem; padding: .4rem; }
 .paper svg { display: block; width: 100%; height: auto; min-width: 34rem; max-width: 64rem; margin: 0 auto; }

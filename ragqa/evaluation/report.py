@@ -101,7 +101,7 @@ def sections(reading: Reading, pictures: Sequence[Picture], texts: bool) -> list
             "All arms",
             [*drawn.get("forest", []), *(tables.all_arms(reading, name) for name in sets), tables.arms(reading)],
         ),
-        ("kinds", "By kind of question", [*drawn.get("kinds", []), *kinds, *by_kind]),
+        ("kinds", "By kind of question", [*drawn.get("gain", []), *drawn.get("kinds", []), *kinds, *by_kind]),
         (
             "ranks",
             "By rank of the right product",
@@ -146,7 +146,7 @@ def without_texts(raw: Row) -> dict[str, Any]:
 
 
 def _bare(given: Sequence[Row | None]) -> list[dict[str, Any] | None]:
-    return [one and _only(one, _KEPT_OF_ANSWERS) for one in given]
+    return [None if one is None else _only(one, _KEPT_OF_ANSWERS) for one in given]
 
 
 def _only(values: Row, keys: Sequence[str]) -> dict[str, Any]:

@@ -70,10 +70,10 @@ def all_arms(reading: Reading, name: str) -> Table:
     }
     rows = []
     for arm in reading.arms:
-        explains = " (explains)" if reading.raw["arms"][arm].get("extra") else ""
+        explains = " (extra)" if reading.raw["arms"][arm].get("extra") else ""
         cells = [interval(reading.cell(arm, name, "all", metric), digits=_digits(metric)) for metric in labels]
         rows.append([reading.label(arm) + explains, whole(_asked(reading, arm, name)), *cells])
-    note = f"{_INTERVALS} BLEU and chrF are of all answers together." if corpus else _INTERVALS
+    note = _INTERVALS + (" BLEU and chrF (0 to 100) are of all answers together." if corpus else "")
     return Table(f"All arms: {SETS[name]}", ["arm", "questions", *labels.values()], rows, note)
 
 

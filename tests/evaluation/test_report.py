@@ -191,7 +191,7 @@ def test_writing_twice_gives_the_same_bytes(whole: dict[str, bytes], tmp_path: P
 
 def test_pictures_are_well_formed_name_no_date_and_load_nothing(whole: dict[str, bytes]) -> None:
     pictures = {name.removeprefix("picture:"): text for name, text in whole.items() if name.startswith("picture:")}
-    assert list(pictures) == ["forest", "kinds", "ranks", "learning", "latency", "risk", "recall"]
+    assert list(pictures) == ["forest", "gain", "kinds", "ranks", "learning", "latency", "risk", "recall"]
     for name, picture in pictures.items():
         root = ElementTree.fromstring(picture)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"

@@ -49,7 +49,7 @@ def test_all_arms_stand_with_all_measures_in_order_and_those_that_explain_last()
     raw, analysis = made()
     table = tables.all_arms(Reading(raw, analysis), "unseen")
     assert [row[0] for row in table.rows] == [
-        label + (" (explains)" if arm in ("retrieval_written", "choice_without_model") else "")
+        label + (" (extra)" if arm in ("retrieval_written", "choice_without_model") else "")
         for arm, label in LABELS.items()
     ]
     for row, arm in zip(table.rows, LABELS, strict=True):
