@@ -138,6 +138,6 @@ def _scores(reading: Reading, shown: Sequence[Shown]) -> Table:
         kind = KINDS.get(question["kind"], question["kind"])
         scores = [_f1(reading, arm, one.index) for arm in reading.arms]
         rank = NONE if question["product_id"] is None else _rank(question["rank"])
-        rows.append([str(one.index + 1), one.why, kind, question["product_id"] or "none", rank, *scores])
-    head = ["question", "chosen as", "kind", "product", "right product", *(reading.label(arm) for arm in reading.arms)]
-    return Table("F1 of single answers", head, rows)
+        rows.append([f"{one.index + 1} ({one.why})", kind, question["product_id"] or "none", rank, *scores])
+    head = ["question (chosen as)", "kind", "product", "right product", *(reading.label(arm) for arm in reading.arms)]
+    return Table("F1 of single answers", head, rows, words=4)

@@ -82,27 +82,30 @@ class Table:
         head: names of the columns.
         rows: cells as text, as many as columns.
         note: how to read it, below the title.
-        words: whether the cells are words, to be set from the left, rather than figures.
+        words: how many columns, from the first, are words, to be set from the left; the others are figures.
     """
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
-    words: bool = False
+    words: int = 1
 
     def html(self) -> str:
         """As HTML, in a box of its own that scrolls sideways where the page is narrow."""
-        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.head)
+        figure = ["" if i < self.words else ' class="n"' for i in range(len(self.head))]
+        head = "".join(f'<th scope="col"{c}>{escape(name)}</th>' for c, name in zip(figure, self.head, strict=True))
         rows = "\n".join(
-            f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in rest) + "</tr>"
-            for first, *rest in self.rows
+            f'<tr><th scope="row">{escape(row[0])}</th>'
+            + "".join(f"<td{c}>{escape(cell)}</td>" for c, cell in zip(figure[1:], row[1:], strict=True))
+            + "</tr>"
+            for row in self.rows
         )
         note = f'<p class="note">{escape(self.note)}</p>\n' if self.note else ""
         return (
             f"<h3>{escape(self.title)}</h3>\n{note}"
             f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(self.title)}">'
-            f"<table{' class=words' if self.words else ''}>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n"
+            f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n"
             "</table></div>"
         )
 
@@ -110,7 +113,7 @@ class Table:
         """As Markdown."""
         lines = [
             _line([plain(name) for name in self.head]),
-            _line(["---" if self.words or not i else "---:" for i in range(len(self.head))]),
+            _line(["---" if i < self.words else "---:" for i in range(len(self.head))]),
             *(_line([plain(cell) for cell in row]) for row in self.rows),
         ]
         return "\n\n".join(part for part in (f"### {plain(self.title)}", plain(self.note), "\n".join(lines)) if part)

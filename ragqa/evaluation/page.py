@@ -17,7 +17,7 @@ _STYLE: Final = """
   --box: #1c2229; --link: #7cb7ff; --mark: #56b4e9; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
-body { margin: 0 auto; max-width: 70rem; padding: 1rem; background: var(--paper); color: var(--text);
+body { margin: 0 auto; max-width: 78rem; padding: 1rem; background: var(--paper); color: var(--text);
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
   overflow-wrap: break-word; }
 p, ul, blockquote { max-width: 46rem; }
@@ -29,13 +29,15 @@ nav ul { columns: 15rem; padding-left: 1.2rem; }
 .note { color: var(--quiet); font-size: .9rem; margin: .2rem 0 .5rem; }
 .scroll { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; white-space: nowrap; }
-thead th { vertical-align: bottom; white-space: normal; background: var(--box); }
-tr > :first-child, .words th, .words td { text-align: left; }
-tbody th { font-weight: 600; } .words td { white-space: normal; overflow-wrap: anywhere; min-width: 12rem; }
+th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+.n { text-align: right; } td.n { white-space: nowrap; }
+thead th { vertical-align: bottom; background: var(--box); }
+tbody th { font-weight: 600; min-width: 13rem; max-width: 16rem; position: sticky; left: 0; background: var(--paper); }
+td:not(.n) { min-width: 6rem; } td:last-child:not(.n) { overflow-wrap: anywhere; min-width: 16rem; }
+@media (max-width: 40rem) { tbody th { min-width: 8.5rem; } }
 figure { margin: 1.5rem 0; } figcaption { color: var(--quiet); font-size: .9rem; max-width: 46rem; }
 .paper { background: #ffffff; border: 1px solid var(--line); border-radius: .3rem; padding: .4rem; }
-.paper svg { display: block; width: 100%; height: auto; min-width: 34rem; max-width: 60rem; }
+.paper svg { display: block; width: 100%; height: auto; min-width: 34rem; max-width: 64rem; margin: 0 auto; }
 blockquote { margin: .4rem 0; padding-left: .8rem; border-left: .2rem solid var(--line); }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); gap: .6rem; }
 .card { background: var(--box); padding: .6rem .7rem; border-radius: .3rem; font-size: .875rem; overflow-wrap: anywhere; }

@@ -46,6 +46,7 @@ def draw_all(reading: Reading) -> list[Picture]:
     """Every picture that the result has figures for, in the order of the report."""
     pictures = [
         forest(reading),
+        gain(reading),
         panels(reading, "kinds", reading.kinds, "kind of question"),
         panels(reading, "ranks", [g for g in RANKS if g in reading.groups], "rank of the right product"),
         learning(reading),
@@ -104,6 +105,31 @@ def _first(reading: Reading, arms: Sequence[str], arm: str) -> list[str]:
     return [name for name in reading.sets if not any(reading.cell(other, name) for other in before)]
 
 
+def gain(reading: Reading) -> Picture | None:
+    """What retrieval-conditioned fine-tuning adds to retrieve and return, over all and by kind of question."""
+    groups = ["all", *reading.kinds]
+    pairs = {(g, name): reading.pair(OWN, COPY, name, g) for g in groups for name in reading.sets}
+    groups = [g for g in groups if any(pairs[g, name] for name in reading.sets)]
+    if not groups:
+        return None
+    figure = _figure(8.0, 1.5 + 0.45 * len(groups))
+    axes = figure.subplots()
+    axes.axvline(0, color=_GREY, linewidth=1)
+    named = set()
+    for (group, name), row in pairs.items():
+        if row is not None:
+            colour, marker = _SET_STYLES[name]
+            place = groups.index(group) + 0.15 * (2 * reading.sets.index(name) - (len(reading.sets) - 1))
+            style = {"color": colour, "marker": marker, "markersize": 6, "label": None if name in named else SETS[name]}
+            _dot(axes, row["difference"], place, row, style)
+            named.add(name)
+    _names(axes, [group_label(g) for g in groups])
+    axes.set(xlabel=f"difference in F1 (mean and {_INTERVAL})")
+    _legend(figure, axes, columns=2)
+    caption = f"{reading.label(OWN)} minus {reading.label(COPY)}, over all and by kind: right of zero it is better."
+    return _picture(reading, figure, "gain", caption)
+
+
 def panels(reading: Reading, file: str, groups: Sequence[str], what: str) -> Picture | None:
     """F1 of all arms on the main set, a panel for each group of questions."""
     name = reading.main_set
@@ -116,7 +142,7 @@ def panels(reading: Reading, file: str, groups: Sequence[str], what: str) -> Pic
         asked = 0
         for place, arm in enumerate(arms):
             if row := reading.cell(arm, name, group):
-                _dot(axes, row["mean"], place, row, _style(reading, arm))
+                _dot(axes, row["mean"], place, row, _style(reading, arm) | {"markersize": 5})
                 asked = max(asked, row["n"])
         axes.set_title(f"{_wrapped(group_label(group))}\n({asked:,} questions)", fontsize=9)
         axes.set_xlim(-0.04, 1.04)
@@ -151,11 +177,12 @@ def learning(reading: Reading) -> Picture | None:
         return None
     drawn = [draw for draw, there in ((_curve, rows), (_losses, runs)) if there]
     figure = _figure(5.0 * len(drawn) if len(drawn) > 1 else 6.0, 3.6)
-    for axes, draw in zip(_across(figure, len(drawn)), drawn, strict=True):
+    panes = _across(figure, len(drawn))
+    for axes, draw in zip(panes, drawn, strict=True):
         draw(axes, rows if draw is _curve else runs)
-        axes.legend(edgecolor="none", framealpha=0.9, fontsize=9)
-    text = "F1 on unseen questions of the curve and validation loss" if len(drawn) > 1 else "Learning"
-    return _picture(reading, figure, "learning", f"{text}, over the number of training examples.")
+    _legend(figure, max(panes, key=lambda axes: len(axes.get_legend_handles_labels()[1])), columns=2)
+    shown = " and ".join(name for name, there in (("F1", rows), ("validation loss", runs)) if there)
+    return _picture(reading, figure, "learning", f"{shown[0].upper()}{shown[1:]} over the number of training examples.")
 
 
 def _curve(axes: Axes, rows: Sequence[Any]) -> None:
@@ -199,13 +226,11 @@ def latency(reading: Reading) -> Picture | None:
         if row.get("low") is not None and row.get("high") is not None:
             spread = [[max(0.0, row["mean"] - row["low"])], [max(0.0, row["high"] - row["mean"])]]
         slow = [[0.0], [max(0.0, (cost.get("p95_ms") or cost["median_ms"]) - cost["median_ms"])]]
-        axes.errorbar(
-            cost["median_ms"], row["mean"], yerr=spread, xerr=slow, linestyle="none", elinewidth=1.1,
-            label=reading.label(arm), **style,
-        )  # fmt: skip
+        axes.errorbar(cost["median_ms"], row["mean"], yerr=spread, xerr=slow, linestyle="none", elinewidth=1.1, **style)
+        axes.plot([], [], linestyle="none", label=reading.label(arm), **style)  # the legend shows the marker alone
     axes.set_xscale("log")
     times = [t for _, _, cost in found for t in (cost["median_ms"], cost.get("p95_ms") or cost["median_ms"])]
-    _milliseconds(axes, min(times), max(times))
+    _milliseconds(axes, max(min(times), 1e-3), min(max(times), 5e6))
     axes.set(xlabel="time of an answer (ms, log scale)", ylabel=f"F1 (0 to 1; {_INTERVAL})", ylim=(-0.02, 1.02))
     _legend(figure, axes, columns=1, right=True)
     caption = f"Quality against time, {SETS[name]}. Lines across go from the median time to the time 95 % stay within."
@@ -243,11 +268,12 @@ def risk(reading: Reading) -> Picture | None:
         axes.plot(
             x, y, color=colour, marker=marker, markevery=every, markersize=5, lw=1.4, label=reading.label(row["arm"])
         )
-    axes.set(xlabel="coverage (share of questions answered)", ylabel="risk (mean error of what is answered)")
-    axes.set(xlim=(0, 1.02), ylim=(0, None))
+    axes.set(xlabel="coverage (share of questions answered)", ylabel="risk (share of answers that are wrong)")
+    axes.set(xlim=(0, 1.02), ylim=(0, max(0.05, *(1.08 * risk for row in rows for _, risk in row["curve"]))))
     _legend(figure, axes, columns=1, right=True)
     caption = (
-        f"Risk against coverage as the threshold falls, questions about {SETS[reading.main_set]}. Lower is better."
+        f"Risk against coverage as the threshold falls, questions about {SETS[reading.main_set]}. Lower is better; an answer is right "
+        "if it matches exactly, and none is to a question without a product."
     )
     return _picture(reading, figure, "risk", caption)
 
@@ -280,7 +306,7 @@ def recall(reading: Reading) -> Picture | None:
         axes.set(xlabel="k (candidates looked at)", title=SETS[name], ylim=(0, 1.03), xlim=(-0.3, 2.4))
         if column == 0:
             axes.set_ylabel(f"recall@k (0 to 1; {_INTERVAL})")
-            axes.legend(edgecolor="none", loc="lower right", fontsize=9)
+    _legend(figure, figure.axes[0], columns=2)
     return _picture(reading, figure, "recall", "How often the right product is among the first k candidates.")
 
 

@@ -96,6 +96,11 @@ class Reading:
         """How an arm is called; its name where it has no label."""
         return str(self.raw["arms"].get(arm, {}).get("label", arm))
 
+    @cached_property
+    def measures(self) -> dict[str, str]:
+        """The measures in the order of columns, and what they are called."""
+        return {metric["name"]: metric["label"] for metric in self.analysis["metrics"]}
+
     def cell(self, arm: str, name: str, group: str = "all", metric: str = "f1") -> Row | None:
         """A mean with its interval, or None where it was not measured."""
         return self._cells.get((arm, name, group, metric))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +18,10 @@ _WITHOUT_TEXTS: Final = (
     "Questions, references and answers are left out here, since the catalogue is somebody else's; numbers, kinds and scores "
     "are as measured. Run the same benchmark on the catalogue to have the report with texts."
 )
+# Named one by one: a field that is added later stays out until somebody has seen that it holds no text.
+_KEPT: Final = ("format_version", "catalogue", "profile", "setup", "stages", "training")
+_KEPT_OF_QUESTIONS: Final = ("set", "kind", "product_id", "ambiguous", "rank", "bm25_rank")
+_KEPT_OF_ANSWERS: Final = ("source", "confidence", "abstains", "seconds")
 
 
 def write_report(folder: Path, raw: Row, analysis: Row, texts: bool = True) -> dict[str, Path]:
@@ -37,6 +40,8 @@ def write_report(folder: Path, raw: Row, analysis: Row, texts: bool = True) -> d
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
     """
+    with storage_errors(folder):
+        (folder / "pictures").mkdir(parents=True, exist_ok=True)
     reading = Reading(raw, analysis)
     pictures = draw_all(reading)
     parts = sections(reading, pictures, texts)
@@ -46,8 +51,6 @@ def write_report(folder: Path, raw: Row, analysis: Row, texts: bool = True) -> d
         "json": folder / "result.json",
         **{f"picture:{picture.name}": folder / "pictures" / f"{picture.name}.svg" for picture in pictures},
     }
-    with storage_errors(folder):
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
     for picture in pictures:
         _write(paths[f"picture:{picture.name}"], picture.svg)
     title, about = f"Does fine-tuning pay? {raw['catalogue']['name']}", _about(reading)
@@ -87,7 +90,8 @@ def sections(reading: Reading, pictures: Sequence[Picture], texts: bool) -> list
     metrics = [
         f"{m['label']}: {m.get('about') or ''} {m.get('cite') or ''}".strip() for m in reading.analysis["metrics"]
     ]
-    differences = tables.differences(reading, ["all"], "Differences between arms, all questions")
+    differences = [tables.differences(reading, name, ["all"], "Differences between arms") for name in sets]
+    by_kind = [tables.against_copy(reading, name) for name in sets]
     without = [] if texts else [Paragraph(_WITHOUT_TEXTS)]
     parts: list[tuple[str, str, Sequence[Block]]] = [
         ("answer", "The answer", [Paragraph(answer(reading), lead=True), tables.original(reading), *without]),
@@ -97,7 +101,7 @@ def sections(reading: Reading, pictures: Sequence[Picture], texts: bool) -> list
             "All arms",
             [*drawn.get("forest", []), *(tables.all_arms(reading, name) for name in sets), tables.arms(reading)],
         ),
-        ("kinds", "By kind of question", [*drawn.get("kinds", []), *kinds, tables.against_copy(reading)]),
+        ("kinds", "By kind of question", [*drawn.get("gain", []), *drawn.get("kinds", []), *kinds, *by_kind]),
         (
             "ranks",
             "By rank of the right product",
@@ -111,7 +115,7 @@ def sections(reading: Reading, pictures: Sequence[Picture], texts: bool) -> list
                 tables.ceiling(reading),
             ],
         ),
-        ("differences", "Differences", [differences, tables.seeds(reading)]),
+        ("differences", "Differences", [*differences, tables.seeds(reading)]),
         ("retrieval", "Retrieval", [*drawn.get("recall", []), tables.retrieval(reading)]),
         ("abstention", "Abstention", [*drawn.get("risk", []), tables.abstention(reading)]),
         ("learning", "Learning", [*drawn.get("learning", []), tables.curve(reading), tables.training(reading)]),
@@ -129,13 +133,21 @@ def _empty(block: Block) -> bool:
 
 
 def without_texts(raw: Row) -> dict[str, Any]:
-    """A raw result without what stands in the catalogue: no questions, references and answers; the rest as it is."""
-    bare = copy.deepcopy(dict(raw))
-    for question in bare["questions"]:
-        for key in ("text", "reference"):
-            question.pop(key, None)
-    answered = [given for arm in bare["arms"].values() for run in arm["runs"] for given in run["answers"]]
-    answered += [given for point in bare.get("curve", ()) for given in point["answers"]]
-    for given in filter(None, answered):
-        given.pop("text", None)
-    return bare
+    """A raw result without anything that stands in the catalogue: only what is known to be a number, an id or a kind."""
+    return {
+        **_only(raw, _KEPT),
+        "questions": [_only(question, _KEPT_OF_QUESTIONS) for question in raw["questions"]],
+        "arms": {
+            name: {**arm, "runs": [{**run, "answers": _bare(run["answers"])} for run in arm["runs"]]}
+            for name, arm in raw["arms"].items()
+        },
+        "curve": [{**point, "answers": _bare(point["answers"])} for point in raw.get("curve", ())],
+    }
+
+
+def _bare(given: Sequence[Row | None]) -> list[dict[str, Any] | None]:
+    return [None if one is None else _only(one, _KEPT_OF_ANSWERS) for one in given]
+
+
+def _only(values: Row, keys: Sequence[str]) -> dict[str, Any]:
+    return {key: values[key] for key in keys if key in values}

@@ -78,7 +78,7 @@ def _difference(pair: Row) -> str:
     if pair.get("p_holm") is None:
         return f"difference {interval(pair, 'difference')}"
     p = probability(pair["p_holm"])
-    return f"difference {interval(pair, 'difference')}, p {p if p.startswith('<') else f'= {p}'}"
+    return f"difference {interval(pair, 'difference')}, corrected p {p if p.startswith('<') else f'= {p}'}"
 
 
 def _against_plain(reading: Reading) -> str:
@@ -117,16 +117,16 @@ def _against_copy(reading: Reading) -> str:
 
 
 def _too_few(pair: Row) -> str:
-    """How many questions would settle it."""
+    """Whether it was asked often enough; questions about one product count as one, since they are not independent."""
     needed = pair.get("needed")
     if needed is None:
         return ""
-    if pair["n"] < needed:
+    if pair["products"] < needed:
         return (
-            f"; its {whole(pair['n'])} questions are too few to see a difference of one point (0.01), for which about "
-            f"{whole(needed)} would be needed"
+            f"; asking about {whole(pair['products'])} products is too little to see a difference of one point (0.01), "
+            f"for which about {whole(needed)} would be needed"
         )
-    return f"; its {whole(pair['n'])} questions are enough to see a difference of one point (0.01)"
+    return f"; asking about {whole(pair['products'])} products is enough to see a difference of one point (0.01)"
 
 
 def _by_kind(reading: Reading) -> list[str]:
@@ -161,9 +161,10 @@ def _without_model(reading: Reading) -> str:
         return f"{lead}: the model adds to it ({_difference(pair)})."
     if found == "below":
         return f"{lead}, which is better: the model does harm ({_difference(pair)})."
+    told = verdict(reading.pair(OWN, COPY, reading.main_set)) == "open"  # how many questions it takes
     return (
         f"{lead}, as good within chance ({_difference(pair)}), so this run does not show that the "
-        f"language model adds anything{_too_few(pair)}."
+        f"language model adds anything{'' if told else _too_few(pair)}."
     )
 
 
@@ -240,55 +241,38 @@ def not_shown(reading: Reading) -> list[str]:
     with_product = [q for q in raw["questions"] if q["product_id"] is not None]
     several = sum(bool(q["ambiguous"]) for q in with_product)
     points = [
-        (
-            "Answers from nowhere: the descriptions of unseen products are in the index, for every arm that retrieves. "
-            "Unseen means that training did not read them."
-        ),
-        (
-            "Typed questions: these are made from titles and descriptions by rules, not typed by shoppers. What shoppers "
-            "ask, and how often of which kind, is not known; each mean weighs the kinds as they were asked here."
-        ),
-        (
-            f"Questions with one right answer only: {several:,} of {len(with_product):,} fit several products, so no way of "
-            "answering can be right on all of them. They count in every mean, and are reported apart with their ceiling."
-        ),
-        (
-            "Whole descriptions: the reference is the cleaned description, cut where the answer's budget "
-            f"({setup.get('answer_tokens', NONE)} tokens) cuts it, the same for all arms. Nothing is dropped from a mean: an "
-            "empty or missing answer scores zero."
-        ),
-        (
-            "Truth or use to a shopper: a score says how far an answer has the words of the description. Nobody read the "
-            "answers to judge them."
-        ),
-        (
-            "Tuned thresholds: the threshold of abstaining"
-            f" ({setup.get('min_confidence', NONE)}) and every fitted choice come from validation questions alone. Answers to "
-            "questions that have a product are forced in all means; the threshold matters for abstention only."
-        ),
-        (
-            f"Another catalogue: this is one, {raw['catalogue']['name']} ({raw['catalogue']['products']:,} products). "
-            "The intervals are over its products."
-        ),
-        (
-            f"Another base model: this is one, {base}, with the recipes under Set-up. A larger one may do better "
-            "in any arm."
-        ),
+        "Unseen is not unknown: the descriptions of unseen products are in the index, for every arm that retrieves. Unseen "
+        "means that training did not read them.",
+        "The questions are made from titles and descriptions by rules, not typed by shoppers. What shoppers ask, and how "
+        "often of which kind, is not known; each mean weighs the kinds as they were asked here.",
+        f"{several:,} of {len(with_product):,} questions with a product fit several products, so no way of answering can be "
+        "right on all of them. They count in every mean, and are reported apart with their ceiling.",
+        "The reference is the cleaned description, cut where the answer's budget "
+        f"({setup.get('answer_tokens', NONE)} tokens) cuts it, the same for all arms. Nothing is dropped from a mean: an empty "
+        "or missing answer scores zero.",
+        "A score says how many words an answer shares with the description. Nobody read the answers to judge them.",
+        f"Thresholds (abstaining: {setup.get('min_confidence', NONE)}) and choices of source were set on validation questions "
+        "only, the retriever's confidence when the index was built, on other questions made from the same catalogue. "
+        "Answers to questions that have a product are forced in all means; the threshold matters for abstention only.",
+        f"It is one catalogue, {raw['catalogue']['name']} ({raw['catalogue']['products']:,} products). The intervals are over "
+        "products of it, not over catalogues.",
+        f"It is one base model, {base}, with one recipe a mode (under Set-up). Another model or recipe may do better or worse "
+        "in any arm.",
     ]
     if len(seeds) == 1:
         points.append(
-            f"The chance of training: every training ran once (seed {seeds[0]}). The intervals hold the chance of "
+            f"Every training ran once (seed {seeds[0]}). The intervals hold the chance of "
             "which products were asked about, not that of another seed."
         )
     elif seeds:
         points.append(
-            f"All the chance of training: every mean is over {len(seeds)} seeds, whose spread is reported apart; the "
+            f"Every mean is over {len(seeds)} seeds, whose spread is reported apart; the "
             "intervals hold the chance of which products were asked about."
         )
     points.append(
-        f"Time elsewhere: time and memory are those of one machine ({setup.get('machine', NONE)}, {setup.get('device', NONE)}), "
+        f"Time and memory are those of one machine ({setup.get('machine', NONE)}, {setup.get('device', NONE)}), "
         "one question after the other."
     )
     if missing := [name for name in SETS if name not in reading.sets]:
-        points.append(f"Anything about {listed([SETS[name] for name in missing])}: no question was about them.")
+        points.append(f"Nothing is shown about {listed([SETS[name] for name in missing])}: no question was about them.")
     return points

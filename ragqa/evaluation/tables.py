@@ -53,6 +53,7 @@ def original(reading: Reading) -> Table:
         rows,
         f"{_INTERVALS} The base model and the plain one read the question alone, the retrieval-conditioned one reads what "
         "the retriever found, too.",
+        words=2,
     )
 
 
@@ -63,15 +64,16 @@ def _asked(reading: Reading, arm: str, name: str) -> int | None:
 
 def all_arms(reading: Reading, name: str) -> Table:
     """All arms by all measures, on the questions of one set."""
-    labels = {metric["name"]: metric["label"] for metric in reading.analysis["metrics"]}
     corpus = {row["metric"] for row in reading.analysis.get("corpus", ())}
-    labels |= {metric: label for metric, label in {"bleu": "BLEU", "chrf": "chrF"}.items() if metric in corpus}
+    labels = reading.measures | {
+        metric: label for metric, label in {"bleu": "BLEU", "chrf": "chrF"}.items() if metric in corpus
+    }
     rows = []
     for arm in reading.arms:
-        explains = " (explains)" if reading.raw["arms"][arm].get("extra") else ""
+        explains = " (extra)" if reading.raw["arms"][arm].get("extra") else ""
         cells = [interval(reading.cell(arm, name, "all", metric), digits=_digits(metric)) for metric in labels]
         rows.append([reading.label(arm) + explains, whole(_asked(reading, arm, name)), *cells])
-    note = f"{_INTERVALS} BLEU and chrF are of all answers together." if corpus else _INTERVALS
+    note = _INTERVALS + (" BLEU and chrF (0 to 100) are of all answers together." if corpus else "")
     return Table(f"All arms: {SETS[name]}", ["arm", "questions", *labels.values()], rows, note)
 
 
@@ -89,7 +91,7 @@ def by_group(reading: Reading, name: str, groups: Sequence[str], title: str, met
     rows = [
         [reading.label(arm), *(interval(reading.cell(arm, name, g, metric)) for g in found)] for arm in reading.arms
     ]
-    label = next((m["label"] for m in reading.analysis["metrics"] if m["name"] == metric), metric)
+    label = reading.measures.get(metric, metric)
     head = ["arm", *(f"{group_label(g)} ({whole(counts[g])})" for g in found)]
     return Table(f"{title}: {SETS[name]}", head, rows, f"{label}. {_INTERVALS} In brackets the number of questions.")
 
@@ -127,7 +129,7 @@ def retrieval(reading: Reading) -> Table:
                     cols = [interval(cell) for cell in found]
                     rows.append([group_label(group), SETS[name], label, whole(known[0]["n"]), *cols])
     head = ["questions", "asked about", "retriever", "n", "recall@1", "recall@3", "recall@10", "MRR@10", "nDCG@10"]
-    return Table("Retrieval", head, rows, _INTERVALS)
+    return Table("Retrieval", head, rows, _INTERVALS, words=3)
 
 
 def abstention(reading: Reading) -> Table:
@@ -148,29 +150,30 @@ def abstention(reading: Reading) -> Table:
         ["arm", "asked about", "threshold", "questions", "without a product", "precision", "recall", "AUROC", "AURC"],
         rows,
         "Precision: of the questions abstained from, how many had no product. Recall: of those without a product, how many "
-        "were abstained from. AUROC: how well confidence orders the two. AURC: area under the risk-coverage curve, lower is "
-        "better. Only arms that state a confidence.",
+        "were abstained from. AUROC: how well confidence tells the two apart. AURC: area under the risk-coverage curve, lower "
+        "is better; an answer is right if it matches exactly. Only arms that state a confidence.",
+        words=2,
     )
 
 
-def differences(reading: Reading, groups: Sequence[str], title: str, only: str | None = None) -> Table:
+def differences(reading: Reading, name: str, groups: Sequence[str], title: str, only: str | None = None) -> Table:
     """Differences between arms, in the order of the analysis.
 
     Args:
         reading: of the result.
+        name: of the set of questions.
         groups: of questions.
         title: of the table.
         only: one arm whose differences are wanted, all arms if None.
     """
-    labels = {metric["name"]: metric["label"] for metric in reading.analysis["metrics"]}
     rows = [
         [
             reading.label(row["arm"]),
             reading.label(row["against"]),
-            SETS.get(row["set"], row["set"]),
             group_label(row["group"]),
-            labels.get(row["metric"], row["metric"]),
+            reading.measures.get(row["metric"], row["metric"]),
             whole(row["n"]),
+            whole(row["products"]),
             interval(row, "difference"),
             probability(row.get("p")),
             probability(row.get("p_holm")),
@@ -179,17 +182,24 @@ def differences(reading: Reading, groups: Sequence[str], title: str, only: str |
             whole(row.get("needed")),
         ]
         for row in reading.analysis.get("pairs", ())
-        if row["group"] in groups and only in (None, row["arm"])
+        if row["set"] == name and row["group"] in groups and only in (None, row["arm"])
     ]
     return Table(
-        title,
-        ["arm", "against", "asked about", "group", "measure", "questions", "difference", "p", "p (Holm)", "effect size",
-         "won / lost", "questions needed"],
+        f"{title}: {SETS[name]}",
+        ["arm", "against", "asked", "measure", "questions", "products", "difference", "p", "p (Holm)", "effect size",
+         "won / lost", "products needed"],
         rows,
-        "Differences of means with 95 % intervals (paired bootstrap by product). p: paired permutation test, then corrected by "
-        "Holm's method. Effect size: mean difference over its standard deviation. Questions needed: to see a "
-        "difference of one point (0.01).",
+        "Differences of means with 95 % intervals (paired bootstrap by product). p: paired permutation test by product, then "
+        "corrected by Holm's method. Won and lost: questions. Effect size: the products' mean difference over its standard "
+        "deviation. Products needed: to see a difference of one point (0.01).",
+        words=4,
     )  # fmt: skip
+
+
+def against_copy(reading: Reading, name: str) -> Table:
+    """Retrieval-conditioned fine-tuning against retrieve and return, by kind of question."""
+    title = f"{reading.label(OWN)} against {reading.label(COPY)}, by kind of question"
+    return differences(reading, name, reading.kinds, title, only=OWN)
 
 
 def cost(reading: Reading) -> Table:
@@ -205,7 +215,7 @@ def cost(reading: Reading) -> Table:
                 number(row.get("p95_ms"), 1),
                 number(row.get("answers_per_second"), 1),
                 whole(row.get("peak_mb")),
-                duration(row.get("training_seconds")),
+                duration(row["training_seconds"]) if row.get("training_seconds") else "none",
             ]
         )
     return Table(
@@ -218,12 +228,11 @@ def cost(reading: Reading) -> Table:
 
 def seeds(reading: Reading) -> Table:
     """How far training seeds lie apart."""
-    labels = {metric["name"]: metric["label"] for metric in reading.analysis["metrics"]}
     rows = [
         [
             reading.label(row["arm"]),
             SETS.get(row["set"], row["set"]),
-            labels.get(row["metric"], row["metric"]),
+            reading.measures.get(row["metric"], row["metric"]),
             whole(row["seeds"]),
             *(number(row[key]) for key in ("mean", "deviation", "lowest", "highest")),
         ]
@@ -233,17 +242,17 @@ def seeds(reading: Reading) -> Table:
         "Training seeds",
         ["arm", "asked about", "measure", "seeds", "mean", "standard deviation", "lowest", "highest"],
         rows,
+        words=3,
     )
 
 
 def curve(reading: Reading) -> Table:
     """What more training examples bring."""
-    labels = {metric["name"]: metric["label"] for metric in reading.analysis["metrics"]}
     rows = [
         [
             reading.label(row["arm"]),
             whole(row["examples"]),
-            labels.get(row["metric"], row["metric"]),
+            reading.measures.get(row["metric"], row["metric"]),
             whole(row["n"]),
             interval(row),
         ]
@@ -301,7 +310,7 @@ def setup(reading: Reading) -> Table:
     rows = [list(row) for row in _flat(parts) if row[1]]
     if recipes:
         rows += [list(row) for row in _flat({f"recipe, {mode}": recipe for mode, recipe in recipes.items()})]
-    return Table("Set-up", ["what", "value"], rows, words=True)
+    return Table("Set-up", ["what", "value"], rows, words=2)
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
@@ -331,10 +340,4 @@ def arms(reading: Reading) -> Table:
         ]
         for arm in (reading.raw["arms"][name] for name in reading.arms)
     ]
-    return Table("Arms", ["arm", "is given", "training", "language model", "what it does"], rows, words=True)
-
-
-def against_copy(reading: Reading) -> Table:
-    """Retrieval-conditioned fine-tuning against retrieve and return, by kind of question."""
-    title = f"{reading.label(OWN)} against {reading.label(COPY)}, by kind of question"
-    return differences(reading, reading.kinds, title, only=OWN)
+    return Table("Arms", ["arm", "is given", "training", "language model", "what it does"], rows, words=5)

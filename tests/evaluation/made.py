@@ -73,8 +73,8 @@ def _raw(
         "questions": asked,
         "arms": {arm: _arm(chance, arm, asked, seeds) for arm in arms},
         "curve": [
-            {"mode": mode, "examples": count, "seed": 0, "arm": mode, "questions": [0, 1],
-             "answers": [_answer(chance, LEVELS["plain"], asked[i]) for i in (0, 1)]}
+            {"mode": mode, "examples": count, "seed": 0, "arm": mode, "questions": [0],
+             "answers": [_answer(chance, LEVELS["plain"], asked[0])]}
             for mode in ("plain", "retrieval") for count in (125, 250, 500, 1000)
         ],
     }  # fmt: skip
