@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ragqa.commands.build_index import catalogue_name
 from ragqa.commands.options import add_catalogue, add_common, add_device, catalogue_arguments, given
@@ -45,6 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Run `ragqa benchmark`."""
+    found = measure(chosen)
+    print(found["answer"])
+    print(f"report: {found['files']['html']}")
+    return 0
+
+
+def measure(chosen: argparse.Namespace) -> dict[str, Any]:
+    """What `ragqa.evaluation.run.compare` gives for the options."""
     overrides = given(chosen, (*_SIZES, "training_seeds", "curve", "limit"))
     overrides |= {name: tuple(overrides[name]) for name in ("training_seeds", "curve") if name in overrides}
     if chosen.recipe is not None:
@@ -55,7 +64,7 @@ def run(chosen: argparse.Namespace) -> int:
     from ragqa.evaluation.run import compare
 
     read = catalogue_arguments(chosen)
-    found = compare(
+    return compare(
         chosen.catalogue,
         out,
         profile=profile,
@@ -67,6 +76,3 @@ def run(chosen: argparse.Namespace) -> int:
         cleaning=read["cleaning"],
         texts=not chosen.without_texts,
     )
-    print(found["answer"])
-    print(f"report: {found['files']['html']}")
-    return 0

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import random
-import re
-import string
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ragqa.evaluation.blocks import Answers, Block, Paragraph, Table
 from ragqa.evaluation.reading import COPY, KINDS, NONE, OWN, Reading, Row, number
+from ragqa.evaluation.scores import token_overlap
 
 _EACH: Final = 4
-_ARTICLES: Final = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +25,6 @@ class Shown:
 
     index: int
     why: str
-
-
-def token_f1(answer: str, reference: str) -> float:
-    """F1 of the words that answer and reference share (SQuAD: Rajpurkar et al. 2016), 0 where there are none."""
-    ours, right = (_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split() for text in (answer, reference))
-    shared = sum((Counter(ours) & Counter(right)).values())
-    return 2 * shared / (len(ours) + len(right)) if shared else 0.0
 
 
 def choose(reading: Reading, seed: int = 0, each: int = _EACH) -> list[Shown]:
@@ -97,7 +86,8 @@ def _answer(reading: Reading, arm: str, index: int) -> Row:
 
 
 def _score(reading: Reading, arm: str, index: int) -> float:
-    return token_f1(_answer(reading, arm, index).get("text") or "", reading.raw["questions"][index]["reference"] or "")
+    answer, reference = _answer(reading, arm, index).get("text"), reading.raw["questions"][index]["reference"]
+    return float(token_overlap([answer], [reference])[0, 2])
 
 
 def _f1(reading: Reading, arm: str, index: int) -> str:

@@ -69,9 +69,9 @@ class Profile(Settings):
 PROFILES: Final = {
     # Real weights and every step, on sizes from which nothing can be concluded.
     "smoke": Profile(
-        "smoke", examples=12, seen=8, unseen=16, curve=(6,), curve_questions=4, timed=2,
+        "smoke", examples=12, seen=5, unseen=12, curve=(6,), curve_questions=4, timed=1,
         recipe={
-            "validation": 40, "judged": 8, "watched": 4, "max_new_tokens": 32, "context_tokens": 256, "products": 2,
+            "validation": 40, "judged": 8, "watched": 4, "max_new_tokens": 24, "context_tokens": 256, "products": 2,
             "number_questions": 1, "evaluations": 1, "batch_tokens": 512,
         },
     ),

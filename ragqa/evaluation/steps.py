@@ -164,7 +164,7 @@ def answers(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: _answer_all(name, asked, catalogue, folder / f"{name}.jsonl") for name in inputs["arms"]}
     timed = [a for a, line in zip(asked, lines, strict=True) if a.gold and line["set"] == "unseen"]
     timed = random.Random(0).sample(timed, min(inputs["timed"], len(timed)))  # noqa: S311
-    seconds = {}
+    seconds: dict[str, list[float | None]] = {name: [None] * len(asked) for name in inputs["arms"]}
     if timed:
         texts = [a.label.text for a in asked]
         lexical = _lexical(answerer.index.store) if "copy_bm25" in inputs["arms"] else None

@@ -257,21 +257,6 @@ def test_answers_shown_are_chosen_by_score_and_by_the_seed() -> None:
     assert answers.choose(reading, seed=1) != answers.choose(reading)
 
 
-@pytest.mark.parametrize(
-    ("answer", "reference", "expected"),
-    [
-        ("The red kettle", "a red kettle.", 1.0),
-        ("red red kettle", "red mug", 2 / 5),
-        ("", "red", 0.0),
-        ("red", "", 0.0),
-        ("", "", 0.0),
-        ("blue", "red", 0.0),
-    ],
-)
-def test_f1_of_a_shown_answer_is_squads(answer: str, reference: str, expected: float) -> None:
-    assert answers.token_f1(answer, reference) == pytest.approx(expected)
-
-
 def test_blocks_write_plain_text() -> None:
     assert Paragraph("a < b & *c*").html() == "<p>a &lt; b &amp; *c*</p>"
     assert Paragraph("a < b & *c*").markdown() == r"a \< b &amp; \*c\*"

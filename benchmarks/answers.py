@@ -1,0 +1,128 @@
+"""Does fine-tuning pay, does retrieval, do both? ``python -m benchmarks.answers --catalogue FILE --profile quick``.
+
+The same as ``ragqa benchmark``: index, questions, both fine-tunings, all arms, report. ``--keep`` adds the result, without
+the catalogue's texts, to ``benchmarks/results``, and writes the tables of benchmarks/README.md and README.md from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.road import HERE, README, ROOT
+from ragqa.commands import benchmark
+from ragqa.errors import RagqaError
+from ragqa.evaluation import tables
+from ragqa.evaluation.reading import Reading, interval
+from ragqa.evaluation.report import write_report
+from ragqa.evaluation.summary import answer
+from ragqa.progress import show_progress
+
+RESULTS = HERE / "results"
+_NAMED = ("copy", "copy_bm25", "base", "base_context", "plain", "plain_context", "retrieval_context")
+
+
+def main() -> int:
+    """Compare, report, and keep the result where that is asked for."""
+    if sys.argv[1:] == ["--tables"]:
+        write_tables()
+        return 0
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    benchmark.add_arguments(parser)
+    parser.add_argument("--keep", action="store_true", help="add to the committed results, without texts")
+    parser.add_argument("--tables", action="store_true", help="alone: only write the tables from the committed results")
+    chosen = parser.parse_args()
+    show_progress(not chosen.quiet)
+    try:
+        found = benchmark.measure(chosen)
+        if chosen.keep:
+            keep(found["raw"], found["analysis"])
+            write_tables()
+    except RagqaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; {benchmark.AFTER_INTERRUPT}", file=sys.stderr)
+        return 130
+    print(found["answer"])
+    print(f"report: {found['files']['html']}")
+    return 0
+
+
+def keep(raw: dict[str, Any], analysis: dict[str, Any]) -> Path:
+    """Write a result, named for its catalogue and the hash of that, and its report; returns the result's path."""
+    name = f"answers-{raw['catalogue']['name']}-{raw['catalogue']['sha256'][:12]}"
+    with tempfile.TemporaryDirectory(dir=RESULTS) as folder:
+        files = write_report(Path(folder) / name, raw, analysis, texts=False)
+        result = _rounded(json.loads(files["json"].read_text("utf-8")))
+        files["json"].write_text(json.dumps(result, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
+        shutil.rmtree(RESULTS / name, ignore_errors=True)
+        files["json"].replace(RESULTS / f"{name}.json")
+        files["html"].parent.rename(RESULTS / name)
+    return RESULTS / f"{name}.json"
+
+
+def _rounded(value: Any) -> Any:
+    """The same with floats to five decimals, which no interval here is as sharp as."""
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def kept() -> dict[str, Reading]:
+    """The committed results by their names."""
+    found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("answers-*.json"))}
+    return {name: Reading(result["raw"], result["analysis"]) for name, result in found.items()}
+
+
+def section(name: str, reading: Reading) -> str:
+    """One result as Markdown."""
+    profile, setup = reading.raw["profile"]["name"], reading.raw["setup"]
+    parts = [
+        f"### {reading.raw['catalogue']['name']}",
+        f"Profile `{profile}`, measured on {setup['date']} at commit `{setup['commit']}`: {setup['machine']}, {setup['device']}, "
+        f"{setup['dtype']}. The whole report: [Markdown](results/{name}/report.md), [HTML](results/{name}/report.html).",
+        answer(reading),
+        f"![F1 of all arms](results/{name}/pictures/forest.svg)",
+        tables.original(reading).markdown(),
+        *(tables.all_arms(reading, asked).markdown() for asked in reading.sets),
+        tables.cost(reading).markdown(),
+    ]
+    return "\n\n".join(parts)
+
+
+def row(name: str, reading: Reading) -> str:
+    """One result in a line, for the project's README."""
+    asked = reading.main_set
+    scores = ", ".join(
+        f"{reading.label(arm)} {interval(cell)}" for arm in _NAMED if (cell := reading.cell(arm, asked)) is not None
+    )
+    return (
+        f"F1 with 95 % intervals, questions about {asked} products of {reading.raw['catalogue']['name']} "
+        f"({reading.raw['catalogue']['products']:,} products): {scores} ([report](benchmarks/results/{name}/report.md))."
+    )
+
+
+def write_tables() -> None:
+    """Put the sections and lines between their marks in benchmarks/README.md and README.md."""
+    found = kept()
+    texts = {
+        README: "\n\n".join(section(name, reading) for name, reading in found.items()),
+        ROOT / "README.md": "\n\n".join(row(name, reading) for name, reading in found.items()),
+    }
+    marks = re.compile(r"(<!-- answers -->\n).*?(\n<!-- /answers -->)", re.DOTALL)
+    for path, text in texts.items():
+        old = path.read_text("utf-8")
+        path.write_text(marks.sub(lambda m, text=text: m[1] + text + m[2], old), "utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
