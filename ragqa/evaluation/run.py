@@ -16,7 +16,7 @@ from ragqa.evaluation.arms import ARMS, System
 from ragqa.evaluation.profile import Profile, make_profile
 from ragqa.evaluation.reading import Reading
 from ragqa.evaluation.report import write_report
-from ragqa.evaluation.stages import Stages
+from ragqa.evaluation.stages import Done, Stages
 from ragqa.evaluation.summary import answer
 from ragqa.files import sha256_of
 from ragqa.generation.adapter import MODES, Mode
@@ -109,7 +109,7 @@ def _raw(
 ) -> dict[str, Any]:
     """Do all stages; returns what `analyse` takes."""
     source = {"file": file.name, "sha256": sha256_of(file)}
-    built, folder = stages.run(
+    indexed = stages.run(
         "index",
         steps.index,
         source
@@ -122,26 +122,25 @@ def _raw(
         {"source": str(file.absolute())},
     )
     recipe = profile.make_recipe()
-    index = folder / "index"
+    built, index = indexed.result, indexed.folder / "index"
     content = {"content_sha256": built["content_sha256"]}
-    asked, folder = stages.run(
+    asked = stages.run(
         "questions",
         steps.questions,
         content | {"recipe": recipe.to_dict(), "seen": profile.seen, "unseen": profile.unseen},
         {"index": str(index)},
     )
-    run = _Run(stages, profile, content, index, folder / steps.QUESTIONS, asked)
+    run = _Run(stages, profile, content, index, asked.folder / steps.QUESTIONS, asked.result)
     trained = {
         (mode, seed): _train(run, mode, profile.examples, seed) for seed in profile.training_seeds for mode in MODES
     }
-    given: dict[str, list[tuple[int | None, dict[str, Any]]]] = {}
+    given: dict[str, list[tuple[int | None, Done]]] = {}
     for system, seed, adapter in _systems(trained):
-        result = _answer(run, system, adapter)
-        for arm in result["answers"]:
-            given.setdefault(arm, []).append((seed, result | {"peak_mb": stages.done[-1]["peak_mb"]}))
-    references = next(result["references"] for runs in given.values() for _, result in runs)
-    questions = _questions(run.asked, references)
-    first = next(iter(trained.values()))[0]
+        done = _answer(run, system, adapter)
+        for arm in done.result["answers"]:
+            given.setdefault(arm, []).append((seed, done))
+    questions = _questions(run.asked, given["copy"][0][1].result["references"])
+    first = trained["plain", profile.training_seeds[0]].result
     raw = {
         "format_version": FORMAT_VERSION,
         "catalogue": {"name": name, "products": built["products"], "rows": built["rows"]} | source,
@@ -154,56 +153,58 @@ def _raw(
             "base": first["base"],
             "embedder": built["embedder"],
             "index": {"megabytes": built["megabytes"], "content_sha256": built["content_sha256"]},
-            "split": asked["split"],
-            "recipes": {mode: trained[mode, profile.training_seeds[0]][0]["recipe"] for mode in MODES},
+            "split": asked.result["split"],
+            "recipes": {mode: trained[mode, profile.training_seeds[0]].result["recipe"] for mode in MODES},
             "answer_tokens": recipe.max_new_tokens,
             "context_products": recipe.products,
             "min_confidence": AnswerSettings().min_confidence,
         },
-        "training": [_training(mode, seed, result) for (mode, seed), (result, _) in trained.items()],
+        "training": [_training(mode, seed, done) for (mode, seed), done in trained.items()],
         "questions": questions,
         "arms": {arm: _arm(arm, given[arm]) for arm in ARMS},
         "curve": [*_curve(run, questions, given)],
-        "stages": stages.done,
+        "stages": [
+            {"name": d.name, "seconds": d.seconds, "peak_mb": d.peak_mb, "reused": d.reused} for d in stages.done
+        ],
     }
     return raw | {"sources": _sources(index, raw)}
 
 
-def _train(run: _Run, mode: Mode, examples: int, seed: int) -> tuple[dict[str, Any], Path]:
+def _train(run: _Run, mode: Mode, examples: int, seed: int) -> Done:
     """Fine-tune, and see that what is asked is not what was trained on."""
     recipe = run.profile.make_recipe(examples, seed)
     inputs = {**run.content, "mode": mode, "recipe": recipe.to_dict()}
     places = {"index": str(run.index)}
-    result, folder = run.stages.run(f"train-{mode}-{examples}-{seed}", steps.train, inputs, places)
+    done = run.stages.run(f"train-{mode}-{examples}-{seed}", steps.train, inputs, places)
     parts = [name for name in run.about["data"] if name.startswith("products_")]
-    if any(result["data"][name] != run.about["data"][name] for name in parts):
-        raise StorageError(f"{folder}: was trained on another split of the products; remove that folder")
-    return result | {"peak_mb": run.stages.done[-1]["peak_mb"]}, folder / "adapter"
+    if any(done.result["data"][name] != run.about["data"][name] for name in parts):
+        raise StorageError(f"{done.folder}: was trained on another split of the products; remove that folder")
+    return done
 
 
-def _systems(trained: Mapping[tuple[Mode, int], tuple[Any, Path]]) -> Iterator[tuple[System, int | None, Path | None]]:
+def _systems(trained: Mapping[tuple[Mode, int], Done]) -> Iterator[tuple[System, int | None, Done | None]]:
     yield "none", None, None
     yield "base", None, None
-    for (mode, seed), (_, adapter) in trained.items():
-        yield mode, seed, adapter
+    for (mode, seed), done in trained.items():
+        yield mode, seed, done
 
 
 def _answer(
     run: _Run,
     system: System,
-    adapter: Path | None,
+    trained: Done | None,
     places: Sequence[int] | None = None,
     arms: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Done:
+    """Let the arms of a system answer all questions, or some arms those in some places."""
     named = list(arms) or [arm for arm, about in ARMS.items() if about.system == system]
-    label = system if adapter is None else adapter.parent.name.replace("train-", "")
-    result, _ = run.stages.run(
-        f"answers-{label}",
+    return run.stages.run(
+        f"answers-{system}" if trained is None else trained.name.replace("train", "answers"),
         steps.answers,
         {
             **run.content,
             "system": system,
-            "trained": None if adapter is None else adapter.parent.name,
+            "trained": None if trained is None else trained.folder.name,
             "recipe": run.profile.make_recipe().to_dict(),
             "data": run.about["data"],
             "without": run.about["without"],
@@ -211,9 +212,12 @@ def _answer(
             "arms": named,
             "timed": 0 if places is not None else run.profile.timed,
         },
-        {"index": str(run.index), "asked": str(run.asked), "adapter": None if adapter is None else str(adapter)},
+        {
+            "index": str(run.index),
+            "asked": str(run.asked),
+            "adapter": None if trained is None else str(trained.folder / steps.ADAPTER),
+        },
     )
-    return result
 
 
 def _questions(file: Path, references: Sequence[str]) -> list[dict[str, Any]]:
@@ -224,7 +228,7 @@ def _questions(file: Path, references: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _arm(name: str, runs: Sequence[tuple[int | None, Mapping[str, Any]]]) -> dict[str, Any]:
+def _arm(name: str, runs: Sequence[tuple[int | None, Done]]) -> dict[str, Any]:
     arm = ARMS[name]
     threshold = AnswerSettings().min_confidence
     training = arm.system if arm.system in MODES else "none"
@@ -238,28 +242,29 @@ def _arm(name: str, runs: Sequence[tuple[int | None, Mapping[str, Any]]]) -> dic
         "runs": [
             {
                 "seed": seed,
-                "peak_mb": result["peak_mb"],
+                "peak_mb": done.peak_mb,
                 "answers": [
                     answer
                     | {
                         "seconds": seconds,
                         "abstains": answer["confidence"] is not None and answer["confidence"] < threshold,
                     }
-                    for answer, seconds in zip(result["answers"][name], result["seconds"][name], strict=True)
+                    for answer, seconds in zip(done.result["answers"][name], done.result["seconds"][name], strict=True)
                 ],
             }
-            for seed, result in runs
+            for seed, done in runs
         ],
     }
 
 
-def _training(mode: str, seed: int, result: Mapping[str, Any]) -> dict[str, Any]:
+def _training(mode: str, seed: int, done: Done) -> dict[str, Any]:
+    result = done.result
     return {
         "mode": mode,
         "seed": seed,
         "seconds": result["seconds"]["train"],
         "total_seconds": result["seconds"]["total"],
-        "peak_mb": result["peak_mb"],
+        "peak_mb": done.peak_mb,
         "history": result["history"],
         "choice": result["choice"],
         "examples": result["examples"],
@@ -267,7 +272,7 @@ def _training(mode: str, seed: int, result: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _curve(
-    run: _Run, questions: Sequence[Mapping[str, Any]], given: Mapping[str, Sequence[tuple[Any, Mapping[str, Any]]]]
+    run: _Run, questions: Sequence[Mapping[str, Any]], given: Mapping[str, Sequence[tuple[int | None, Done]]]
 ) -> Iterator[dict[str, Any]]:
     """Answers by adapters trained on fewer examples, beside those by the whole ones and by the model as it was."""
     profile, seed = run.profile, run.profile.training_seeds[0]
@@ -280,12 +285,12 @@ def _curve(
         arm = _ON_CURVE[mode]
         return {"mode": mode, "arm": arm, "examples": examples, "seed": seed, "questions": places, "answers": answers}
 
-    yield point("plain", 0, [given["base"][0][1]["answers"]["base"][i] for i in places])
+    yield point("plain", 0, [given["base"][0][1].result["answers"]["base"][i] for i in places])
     for mode, arm in _ON_CURVE.items():
         for size in profile.curve:
-            _, adapter = _train(run, mode, size, seed)
-            yield point(mode, size, _answer(run, mode, adapter, places, [arm])["answers"][arm])
-        whole = given[arm][0][1]["answers"][arm]
+            done = _answer(run, mode, _train(run, mode, size, seed), places, [arm])
+            yield point(mode, size, done.result["answers"][arm])
+        whole = given[arm][0][1].result["answers"][arm]
         yield point(mode, profile.examples, [whole[i] for i in places])
 
 

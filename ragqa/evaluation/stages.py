@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,26 @@ _DONE: Final = "stage.json"
 Work = Callable[[Path, Mapping[str, Any]], dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A stage that is done.
+
+    Attributes:
+        result: what its work gave.
+        folder: of the stage.
+        seconds: of the process that finished it.
+        peak_mb: of that process, resident.
+        reused: it was there already.
+    """
+
+    name: str
+    result: dict[str, Any]
+    folder: Path
+    seconds: float
+    peak_mb: float
+    reused: bool
+
+
 class Stages:
     """The stages of one comparison.
 
@@ -37,12 +58,10 @@ class Stages:
 
     def __init__(self, folder: Path, common: Mapping[str, Any]) -> None:
         self.folder = folder
-        self.done: list[dict[str, Any]] = []
+        self.done: list[Done] = []
         self._common = dict(common)
 
-    def run(
-        self, name: str, work: Work, inputs: Mapping[str, Any], places: Mapping[str, str | None]
-    ) -> tuple[dict[str, Any], Path]:
+    def run(self, name: str, work: Work, inputs: Mapping[str, Any], places: Mapping[str, str | None]) -> Done:
         """Do a stage, unless its result is there.
 
         Args:
@@ -51,9 +70,6 @@ class Stages:
             inputs: what the result depends on, JSON-ready.
             places: paths where `work` finds what `inputs` name by their content; they may change.
 
-        Returns:
-            The result, and the stage's folder.
-
         Raises:
             RagqaError: whatever `work` raises of the project's own.
             StorageError: the folder cannot be written, or the process was killed.
@@ -61,18 +77,17 @@ class Stages:
         key = self._common | dict(inputs)
         folder = self.folder / f"{name}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]}"
         kept = _read(folder / _DONE)
+        reused = kept is not None
         if kept is None:
             say(f"stage {name}")
             with storage_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
             kept = {"name": name, "inputs": key} | _in_process(name, work, folder, key | dict(places))
             write_json(folder / _DONE, kept)
-            reused = False
         else:
             say(f"stage {name}: there already, from {folder}")
-            reused = True
-        self.done.append({k: kept[k] for k in ("name", "seconds", "peak_mb")} | {"reused": reused})
-        return dict(kept["result"]), folder
+        self.done.append(Done(name, kept["result"], folder, kept["seconds"], kept["peak_mb"], reused))
+        return self.done[-1]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

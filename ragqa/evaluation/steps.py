@@ -36,6 +36,7 @@ RANKED: Final = 10  # places in which the right product is looked for
 _DEPTH: Final = 100  # candidates among which its scores are looked for
 _BLOCK: Final = 64  # questions answered between two writings
 QUESTIONS: Final = "questions.jsonl"
+ADAPTER: Final = "adapter"
 
 
 def index(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def rank_bm25(lexical: Any, subject: str, without: frozenset[int]) -> list[int]:
 
 def train(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Fine-tune an adapter, or go on with one that was interrupted."""
-    out = folder / "adapter"
+    out = folder / ADAPTER
     if not (out / MANIFEST).exists():
         fine_tune(
             inputs["index"],

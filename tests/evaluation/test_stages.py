@@ -37,19 +37,19 @@ def calls(folder: Path) -> list[int]:
 def test_a_stage_is_done_once_and_in_a_process_of_its_own(tmp_path: Path) -> None:
     for reused in (False, True):
         stages = Stages(tmp_path, {"common": 1})
-        result, folder = stages.run("sum", count, {"numbers": [1, 2]}, {"place": "here"})
-        assert result == {"sum": 3, "place": "here", "common": 1}
-        assert (folder / "kept").exists()
-        (done,) = stages.done
-        assert (done["name"], done["reused"]) == ("sum", reused)
-        assert done["peak_mb"] > 1
+        done = stages.run("sum", count, {"numbers": [1, 2]}, {"place": "here"})
+        assert done.result == {"sum": 3, "place": "here", "common": 1}
+        assert (done.folder / "kept").exists()
+        assert stages.done == [done]
+        assert (done.name, done.reused) == ("sum", reused)
+        assert done.peak_mb > 1
     assert len(calls(tmp_path)) == 1
     assert calls(tmp_path) != [os.getpid()]
 
 
 def test_other_inputs_are_another_stage_and_another_place_is_not(tmp_path: Path) -> None:
     folders = {
-        Stages(tmp_path, {"common": common}).run("sum", count, {"numbers": numbers}, {"place": place})[1]
+        Stages(tmp_path, {"common": common}).run("sum", count, {"numbers": numbers}, {"place": place}).folder
         for common, numbers, place in ((1, [1], "a"), (1, [1], "b"), (1, [2], "a"), (2, [1], "a"))
     }
     assert len(folders) == len(calls(tmp_path)) == 3
@@ -67,11 +67,11 @@ def test_a_killed_stage_says_so_and_goes_on(tmp_path: Path) -> None:
     stages = Stages(tmp_path, {})
     with pytest.raises(StorageError, match="the process of stage die was killed, maybe for want of memory"):
         stages.run("die", die_once, {}, {})
-    assert stages.run("die", die_once, {}, {})[0] == {"went on": True}
+    assert stages.run("die", die_once, {}, {}).result == {"went on": True}
 
 
 def test_a_damaged_result_is_refused(tmp_path: Path) -> None:
-    _, folder = Stages(tmp_path, {"common": 1}).run("sum", count, {"numbers": []}, {"place": ""})
+    folder = Stages(tmp_path, {"common": 1}).run("sum", count, {"numbers": []}, {"place": ""}).folder
     whole = json.loads((folder / "stage.json").read_text())
     (folder / "stage.json").write_text(json.dumps(whole)[:-9])
     with pytest.raises(StorageError, match="cannot be read; remove its folder"):
