@@ -16,7 +16,9 @@ from ragqa.training.tokens import Tokens
 from ragqa.training.tree_attention import holding, segments
 
 # Packed and padded losses of one model agree to rounding; where a model does not honour the tree they differ widely.
+# The second is in nats a token: a half-precision logit of 20 is known to 0.06.
 _SAME = 0.02
+_ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.01}
 _STILL = 1e-4
 # What a batch holds that is not for the model.
 _OURS = ("sources", "targets", "weights", "numbers", "segments")
@@ -85,7 +87,9 @@ def answer_loss(model: Any, batch: Mapping[str, Any]) -> tuple[torch.Tensor, tor
 
 def packs_agree(model: Any, tokenizer: Any, examples: Sequence[Tokens]) -> bool:
     """Whether the model computes a pack as it computes its examples one by one: some do not take such a mask."""
-    few = sorted(examples, key=lambda e: e.ids)[:2]
+    # Rounding is lost in the mean over whole answers, not in that of a number or two.
+    answered = [e for e in examples if e.answered]
+    few = sorted(answered if len(answered) > 1 else examples, key=lambda e: e.ids)[:2]
     both = pack(few, sum(len(e.ids) for e in few), len(few))[0]
     batch = on_device(model.device, packed_batch(both, model.dtype) | {"segments": segments(both.parents)})
     singles = [on_device(model.device, padded_batch([e], tokenizer.pad_token_id)) for e in few]
@@ -101,7 +105,7 @@ def packs_agree(model: Any, tokenizer: Any, examples: Sequence[Tokens]) -> bool:
         except (RuntimeError, ValueError, TypeError, IndexError):
             return False
         alone = torch.cat([answer_loss(model, single)[0] for single in singles])
-    same = (together.mean() - alone.mean()).abs() <= _SAME * alone.mean()
+    same = (together.mean() - alone.mean()).abs() <= _SAME * alone.mean() + _ROUNDING.get(model.dtype, 0.0)
     return bool(same and (together[-last:] - moved[-last:]).abs().max() < _STILL)
 
 
