@@ -110,10 +110,10 @@ def test_the_tables_of_fine_tuning_are_made_from_the_committed_results() -> None
 
 
 def test_the_table_of_the_sweep_is_made_from_the_committed_result() -> None:
-    from benchmarks import sweep
+    from benchmarks import sweep_report
 
-    table = sweep.table(json.loads(sweep.RESULT.read_text("utf-8")))
-    for page in sweep.PAGES:
+    table = sweep_report.table(json.loads(sweep_report.RESULT.read_text("utf-8")))
+    for page in sweep_report.PAGES:
         assert f"<!-- sweep -->\n{table}\n<!-- /sweep -->" in page.read_text("utf-8")
 
 
