@@ -116,26 +116,16 @@ def table(result: dict[str, Any]) -> str:
         f"{baseline['loss'][0]:.3f} before training. In brackets 95 % intervals; differences are to the baseline on the "
         "same questions.",
         "",
-        "| changed | loss | alone | difference | joint | difference | log-loss | difference | training | memory |",
-        "|---" * 10 + "|",
+        "| changed | steps | loss | alone | difference | joint | difference | log-loss | difference | training | memory |",
+        "|---" * 11 + "|",
     ]
     for name, run in {**runs, "*no model*": result["no model"]}.items():
-        cells = [
-            name,
-            "",
-            "",
-            "",
-            _three(interval(run["joint"])),
-            "",
-            f"{sum(run['log_loss']) / len(asked):.3f}",
-            "",
-            "",
-            "",
-        ]
+        cells = [name, *[""] * 10]
+        cells[5], cells[7] = _three(interval(run["joint"])), f"{sum(run['log_loss']) / len(asked):.3f}"
         if "loss" in run:
-            cells[1:3] = f"{run['loss'][1]:.3f}", _three(interval(run["alone"]))
-            cells[8:] = f"{run['seconds']['train']:.0f} s", f"{run['peak_mb']:,} MB"
-        for place, measure in ((3, "alone"), (5, "joint"), (7, "log_loss")):
+            cells[1:4] = str(run["plan"]["steps"]), f"{run['loss'][1]:.3f}", _three(interval(run["alone"]))
+            cells[9:] = f"{run['seconds']['train']:.0f} s", f"{run['peak_mb']:,} MB"
+        for place, measure in ((4, "alone"), (6, "joint"), (8, "log_loss")):
             # With more or fewer candidates another number is the right one of some questions.
             comparable = measure != "log_loss" or "products" not in run.get("changes", {})
             if run is not baseline and measure in run:
