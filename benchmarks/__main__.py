@@ -7,4 +7,5 @@ if __name__ == "__main__":
         "python -m benchmarks.road      time and memory of every stage, from a catalogue to an answer\n"
         "python -m benchmarks.training  speed and memory of fine-tuning, beside stock Trainer + peft and TRL\n"
         "python -m benchmarks.answers   all ways of answering compared, with intervals: does fine-tuning pay, does retrieval?\n"
+        "python -m benchmarks.sweep     hyper-parameters of fine-tuning, one at a time, on validation questions\n"
     )

@@ -109,6 +109,26 @@ def test_the_tables_of_fine_tuning_are_made_from_the_committed_results() -> None
     assert training.table(json.loads(training.RESULT.read_text("utf-8"))) in page
 
 
+def test_the_table_of_the_sweep_is_made_from_the_committed_result() -> None:
+    from benchmarks import sweep_report
+
+    table = sweep_report.table(json.loads(sweep_report.RESULT.read_text("utf-8")))
+    for page in sweep_report.PAGES:
+        assert f"<!-- sweep -->\n{table}\n<!-- /sweep -->" in page.read_text("utf-8")
+
+
+PROCESS_LINES = re.findall(r"^python -m (.+)$", (ROOT / "docs" / "process.md").read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", PROCESS_LINES)
+def test_the_options_of_the_commands_of_the_process_are_there(line: str) -> None:
+    module, *words = shlex.split(line)
+    done = run([sys.executable, "-m", module, "--help"], ROOT)
+    assert done.returncode == 0, done.stderr
+    options = set(re.findall(r"--[a-z-]+", done.stdout))
+    assert {word for word in words if word.startswith("--")} <= options
+
+
 def test_every_target_of_the_makefile_is_in_its_help() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
@@ -117,8 +137,9 @@ def test_every_target_of_the_makefile_is_in_its_help() -> None:
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:
-    for document in (ROOT / "README.md", ROOT / "indexes" / "README.md", ROOT / "benchmarks" / "README.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text("utf-8")):
+    for name in ("README.md", "indexes/README.md", "benchmarks/README.md", "docs/process.md"):
+        document = ROOT / name
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text("utf-8")):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 

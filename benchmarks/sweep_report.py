@@ -1,0 +1,201 @@
+"""What the runs of `benchmarks.sweep` say: right choices with their intervals, a table and a picture."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.road import HERE, README, ROOT
+
+RESULT = HERE / "results" / "sweep.json"
+PAGES = (README, ROOT / "docs" / "process.md")
+PICTURE = ROOT / "docs" / "sweep.svg"
+FOLDS = 5
+RESAMPLES = 10_000
+# Runs are shown in the order of what they change.
+SHOWN = ("noise", "learning_rate", "gold_fraction", "products", "order", "rank", "number_weight")
+
+
+def judge(runs: Sequence[dict[str, Any]], named: Sequence[str], planned: Sequence[str]) -> dict[str, Any]:
+    """What each run's choices are worth, question by question.
+
+    Args:
+        runs: as `benchmarks.sweep.measure` gives them.
+        named: fields of the baseline's recipe to keep in the result.
+        planned: names of all runs there could be.
+    """
+    asked = runs[0]["asked"]
+    if any([q["about"] for q in run["asked"]] != [q["about"] for q in asked] for run in runs):
+        raise SystemExit("the runs were not asked the same questions: another index, or another --examples")
+    first = next(run for run in runs if run["name"] == "baseline")
+    return {
+        "machine": first["machine"] | {"threads": first["threads"]},
+        "baseline": {k: first["recipe"][k] for k in ("examples", *named)},
+        "planned": list(planned),
+        "questions": [{k: q[k] for k in ("kind", "ambiguous")} for q in asked],
+        "no model": _choices(first["asked"], without_model=True),
+        "runs": {
+            run["name"]: {k: run[k] for k in ("changes", "plan", "loss", "weighted_loss", "seconds", "peak_mb")}
+            | {"alone": [_best(q["known"][1][0], *(c[0] for c in q["known"][0])) in q["right"] for q in run["asked"]]}
+            | _choices(run["asked"])
+            for run in sorted(runs, key=_place)
+        },
+    }
+
+
+def _place(run: dict[str, Any]) -> tuple[int, Any]:
+    changed = next(iter(run["changes"].items()), None)
+    return (SHOWN.index(changed[0]), changed[1]) if changed else (-1, 0)
+
+
+def _best(*values: float) -> int:
+    return max(range(len(values)), key=lambda i: (values[i], -i))
+
+
+def _choices(asked: Sequence[dict[str, Any]], without_model: bool = False) -> dict[str, Any]:
+    """The logit's choices on questions it was not fitted on: right or wrong, and the loss of the right number."""
+    from ragqa.generation.choice import Alternatives, fit
+
+    def known(question: dict[str, Any]) -> Alternatives:
+        candidates, none = question["known"]
+        if without_model:
+            candidates, none = [[0.0, *row[1:]] for row in candidates], [0.0, *none[1:]]
+        return Alternatives(tuple(map(tuple, candidates)), tuple(none))
+
+    right, losses = [False] * len(asked), [0.0] * len(asked)
+    for fold in range(FOLDS):
+        others = [q for i, q in enumerate(asked) if i % FOLDS != fold]
+        choice = fit([known(q) for q in others], [q["label"] for q in others])
+        for i in range(fold, len(asked), FOLDS):
+            shares = choice.probabilities(known(asked[i]))
+            right[i] = _best(*shares) in asked[i]["right"]
+            losses[i] = round(-math.log(max(shares[asked[i]["label"]], 1e-12)), 6)
+    return {"joint": right, "log_loss": losses}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean, and its 95 % interval by the bootstrap over questions."""
+    means = np.sort(_resamples(len(values)) @ np.asarray(values, float)) / len(values)
+    return sum(values) / len(values), float(means[round(0.025 * RESAMPLES)]), float(means[round(0.975 * RESAMPLES) - 1])
+
+
+@cache
+def _resamples(size: int) -> Any:
+    """How often each question is in each resample, (RESAMPLES, size)."""
+    random_ = random.Random(0)  # noqa: S311  (its numbers are the same in every version, unlike NumPy's)
+    drawn = (random_.choices(range(size), k=size) for _ in range(RESAMPLES))
+    return np.stack([np.bincount(one, minlength=size) for one in drawn])
+
+
+def against(run: dict[str, Any], baseline: dict[str, Any], measure: str) -> tuple[float, float, float]:
+    """How far a run is from the baseline on the same questions, with its interval."""
+    return interval([float(a) - float(b) for a, b in zip(run[measure], baseline[measure], strict=True)])
+
+
+def _three(found: tuple[float, float, float], sign: str = "") -> str:
+    return f"{found[0]:{sign}.3f} [{found[1]:{sign}.3f}, {found[2]:{sign}.3f}]"
+
+
+def table(result: dict[str, Any]) -> str:
+    """The runs, as Markdown."""
+    machine, few, runs = result["machine"], result["baseline"], result["runs"]
+    baseline, asked = runs["baseline"], result["questions"]
+    left = [name for name in result["planned"] if name not in runs]
+    lines = [
+        f"Measured on {machine['date']} at commit `{machine['commit']}`: {machine['threads']} thread of "
+        f"{machine['machine']}, no GPU. Baseline: the default recipe with {few['examples']} examples, "
+        f"{baseline['plan']['steps']} steps. Asked: the {len(asked)} of {few['validation']} validation questions that "
+        f"are not exact titles. The validation loss, in nats a token of the answer on {few['watched']} examples, was "
+        f"{baseline['loss'][0]:.3f} before training. In brackets 95 % intervals; differences are to the baseline on the "
+        "same questions.",
+        "",
+        "| changed | steps | loss | alone | difference | joint | difference | log-loss | difference | training | memory |",
+        "|---" * 11 + "|",
+    ]
+    for name, run in {**runs, "*no model*": result["no model"]}.items():
+        cells = [name, *[""] * 10]
+        cells[5], cells[7] = _three(interval(run["joint"])), f"{sum(run['log_loss']) / len(asked):.3f}"
+        if "loss" in run:
+            cells[1:4] = str(run["plan"]["steps"]), f"{run['loss'][1]:.3f}", _three(interval(run["alone"]))
+            cells[9:] = f"{run['seconds']['train']:.0f} s", f"{run['peak_mb']:,} MB"
+        for place, measure in ((4, "alone"), (6, "joint"), (8, "log_loss")):
+            # With more or fewer candidates another number is the right one of some questions.
+            comparable = measure != "log_loss" or "products" not in run.get("changes", {})
+            if run is not baseline and measure in run:
+                cells[place] = _three(against(run, baseline, measure), "+") if comparable else "not comparable"
+        lines.append("| " + " | ".join(cells) + " |")
+    if left:
+        lines += ["", f"Not run, for want of time: {', '.join(left)}."]
+    return "\n".join(lines)
+
+
+def write_tables(result: dict[str, Any]) -> None:
+    """Put the table between its marks in the documents, and draw the picture."""
+    marks = re.compile(r"(<!-- sweep -->\n).*?(\n<!-- /sweep -->)", re.DOTALL)
+    text = table(result)
+    for page in PAGES:
+        page.write_text(marks.sub(lambda m: m[1] + text + m[2], page.read_text("utf-8")), "utf-8")
+    draw(result, PICTURE)
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Dots with their intervals; the baseline as a line, and as a band how far its runs with other seeds are apart."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    runs, without, asked = result["runs"], result["no model"], len(result["questions"])
+    baseline, names = runs["baseline"], list(runs)
+    again = [name for name in names if set(runs[name]["changes"]) <= {"noise"}]
+    with rc_context({"svg.hashsalt": "ragqa", "svg.fonttype": "path", "font.size": 9}):
+        figure = Figure(figsize=(9.5, 1.7 + 0.36 * len(names)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        # Of Okabe and Ito's colours, which the colour-blind tell apart; the marks differ too.
+        for measure, shift, colour, mark, label in (
+            ("alone", -0.15, "#D55E00", "s", "the model alone"),
+            ("joint", 0.15, "#0072B2", "o", "with the retriever"),
+        ):
+            _dots(left, [interval(runs[name][measure]) for name in names], shift, colour, mark, label)
+            means = [interval(runs[name][measure])[0] for name in again]
+            left.axvspan(min(means), max(means), color=colour, alpha=0.13, linewidth=0, zorder=0)
+        _lines(left, interval(baseline["joint"])[0], interval(without["joint"])[0])
+        left.set_xlabel(f"right source, share of {asked} validation questions")
+        found = {name: against(runs[name], baseline, "log_loss") for name in names}
+        means = [found[name][0] for name in again]
+        right.axvspan(min(means), max(means), color="#0072B2", alpha=0.13, linewidth=0, label="other noise seeds")
+        shown = [name != "baseline" and "products" not in runs[name]["changes"] for name in names]
+        _dots(right, [found[name] if s else None for name, s in zip(names, shown, strict=True)], 0.0, "#0072B2", "o")
+        _lines(right, 0.0, against(without, baseline, "log_loss")[0], "baseline, with the retriever", "no model")
+        right.set_xlabel(
+            "log-loss with the retriever, less the baseline's, in nats\n(left of the dashed line is better)"
+        )
+        left.set_yticks(range(len(names)), names)
+        left.set_ylim(len(names) - 0.5, -0.5)
+        for axes in (left, right):
+            axes.grid(axis="x", color="0.9")
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside upper center", ncols=5, frameon=False)
+        figure.savefig(path, metadata={"Date": None})
+
+
+def _lines(axes: Any, baseline: float, without: float, *labels: str) -> None:
+    named = labels or (None, None)
+    axes.axvline(baseline, color="#0072B2", linewidth=1, linestyle="--", label=named[0])
+    axes.axvline(without, color="black", linewidth=1, linestyle=":", label=named[1])
+
+
+def _dots(axes: Any, found: Sequence[Any], shift: float, colour: str, mark: str, label: str | None = None) -> None:
+    rows = [(row + shift, *f) for row, f in enumerate(found) if f]
+    axes.errorbar(
+        [mean for _, mean, _, _ in rows],
+        [row for row, *_ in rows],
+        xerr=[[mean - low for _, mean, low, _ in rows], [high - mean for _, mean, _, high in rows]],
+        fmt=mark, color=colour, markersize=5, elinewidth=1.2, capsize=2, label=label,
+    )  # fmt: skip
