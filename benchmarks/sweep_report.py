@@ -20,7 +20,7 @@ PICTURE = ROOT / "docs" / "sweep.svg"
 FOLDS = 5
 RESAMPLES = 10_000
 # Runs are shown in the order of what they change.
-SHOWN = ("noise", "learning_rate", "gold_fraction", "products", "order", "rank", "number_weight")
+SHOWN = ("training_seed", "learning_rate", "gold_fraction", "products", "order", "rank", "number_weight")
 
 
 def judge(runs: Sequence[dict[str, Any]], named: Sequence[str], planned: Sequence[str]) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def judge(runs: Sequence[dict[str, Any]], named: Sequence[str], planned: Sequenc
         named: fields of the baseline's recipe to keep in the result.
         planned: names of all runs there could be.
     """
-    asked = runs[0]["asked"]
-    if any([q["about"] for q in run["asked"]] != [q["about"] for q in asked] for run in runs):
+    asked = _judged(runs[0]["asked"])
+    if any([q["about"] for q in _judged(run["asked"])] != [q["about"] for q in asked] for run in runs):
         raise SystemExit("the runs were not asked the same questions: another index, or another --examples")
     first = next(run for run in runs if run["name"] == "baseline")
     return {
@@ -43,7 +43,7 @@ def judge(runs: Sequence[dict[str, Any]], named: Sequence[str], planned: Sequenc
         "no model": _choices(first["asked"], without_model=True),
         "runs": {
             run["name"]: {k: run[k] for k in ("changes", "plan", "loss", "weighted_loss", "seconds", "peak_mb")}
-            | {"alone": [_best(q["known"][1][0], *(c[0] for c in q["known"][0])) in q["right"] for q in run["asked"]]}
+            | {"alone": [_best(*q["known"][2]) in q["right"] for q in _judged(run["asked"])]}
             | _choices(run["asked"])
             for run in sorted(runs, key=_place)
         },
@@ -59,24 +59,28 @@ def _best(*values: float) -> int:
     return max(range(len(values)), key=lambda i: (values[i], -i))
 
 
+def _judged(asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The questions that the model read."""
+    return [question for question in asked if question["known"][2]]
+
+
 def _choices(asked: Sequence[dict[str, Any]], without_model: bool = False) -> dict[str, Any]:
     """The logit's choices on questions it was not fitted on: right or wrong, and the loss of the right number."""
     from ragqa.generation.choice import Alternatives, fit
 
     def known(question: dict[str, Any]) -> Alternatives:
-        candidates, none = question["known"]
-        if without_model:
-            candidates, none = [[0.0, *row[1:]] for row in candidates], [0.0, *none[1:]]
-        return Alternatives(tuple(map(tuple, candidates)), tuple(none))
+        candidates, none, log_probs = question["known"]
+        return Alternatives(tuple(map(tuple, candidates)), tuple(none), () if without_model else tuple(log_probs))
 
-    right, losses = [False] * len(asked), [0.0] * len(asked)
+    judged, unread = _judged(asked), [q for q in asked if not q["known"][2]]
+    right, losses = [False] * len(judged), [0.0] * len(judged)
     for fold in range(FOLDS):
-        others = [q for i, q in enumerate(asked) if i % FOLDS != fold]
+        others = unread + [q for i, q in enumerate(judged) if i % FOLDS != fold]
         choice = fit([known(q) for q in others], [q["label"] for q in others])
-        for i in range(fold, len(asked), FOLDS):
-            shares = choice.probabilities(known(asked[i]))
-            right[i] = _best(*shares) in asked[i]["right"]
-            losses[i] = round(-math.log(max(shares[asked[i]["label"]], 1e-12)), 6)
+        for i in range(fold, len(judged), FOLDS):
+            shares = choice.probabilities(known(judged[i]))
+            right[i] = _best(*shares) in judged[i]["right"]
+            losses[i] = round(-math.log(max(shares[judged[i]["label"]], 1e-12)), 6)
     return {"joint": right, "log_loss": losses}
 
 
@@ -152,7 +156,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     runs, without, asked = result["runs"], result["no model"], len(result["questions"])
     baseline, names = runs["baseline"], list(runs)
-    again = [name for name in names if set(runs[name]["changes"]) <= {"noise"}]
+    again = [name for name in names if set(runs[name]["changes"]) <= {"training_seed"}]
     with rc_context({"svg.hashsalt": "ragqa", "svg.fonttype": "path", "font.size": 9}):
         figure = Figure(figsize=(9.5, 1.7 + 0.36 * len(names)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
@@ -168,7 +172,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         left.set_xlabel(f"right source, share of {asked} validation questions")
         found = {name: against(runs[name], baseline, "log_loss") for name in names}
         means = [found[name][0] for name in again]
-        right.axvspan(min(means), max(means), color="#0072B2", alpha=0.13, linewidth=0, label="other noise seeds")
+        right.axvspan(min(means), max(means), color="#0072B2", alpha=0.13, linewidth=0, label="other training seeds")
         shown = [name != "baseline" and "products" not in runs[name]["changes"] for name in names]
         _dots(right, [found[name] if s else None for name, s in zip(names, shown, strict=True)], 0.0, "#0072B2", "o")
         _lines(right, 0.0, against(without, baseline, "log_loss")[0], "baseline, with the retriever", "no model")

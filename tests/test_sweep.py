@@ -11,8 +11,8 @@ from benchmarks.sweep_report import against, interval, judge, table
 
 
 def question(about: str, log_probs: list[float], right: list[int], label: int) -> dict[str, Any]:
-    candidates = [[value, 0.5, 0.5, 0.5, 0.5, float(not place)] for place, value in enumerate(log_probs[1:])]
-    known = [candidates, [log_probs[0], 1.0, 0.0]]
+    candidates = [[0.5, 0.5, 0.5, 0.5, float(not place)] for place in range(len(log_probs) - 1)]
+    known = [candidates, [1.0, 0.0], log_probs]
     return {"kind": "partial", "ambiguous": False, "about": about, "known": known, "right": right, "label": label}
 
 
@@ -46,7 +46,7 @@ def test_each_run_changes_what_it_says() -> None:
         recipe = sweep.recipe_of(name, 100).to_dict()
         changed = {field for field in recipe if recipe[field] != baseline[field]}
         # LoRA's scale alpha / rank stays as it is.
-        assert changed - {"alpha"} == set(changes) - {"alpha", "noise"}
+        assert changed - {"alpha"} == set(changes) - {"alpha"}
         assert recipe["alpha"] == 2 * recipe["rank"]
         assert recipe["seed"] == baseline["seed"]
 
@@ -67,7 +67,7 @@ def test_a_run_is_compared_question_by_question() -> None:
 
 
 def test_the_model_alone_and_joined_with_the_retriever() -> None:
-    result = result_of(a_run("baseline", SURE), a_run("rank 4", WRONG), a_run("noise seed 1", SURE))
+    result = result_of(a_run("baseline", SURE), a_run("rank 4", WRONG), a_run("training_seed 1", SURE))
     assert result["runs"]["baseline"]["alone"] == [True] * 30
     assert result["runs"]["rank 4"]["alone"] == [False] * 30
     # Fitted on questions where the model is always wrong, the logit learns to take the first candidate.
@@ -81,7 +81,7 @@ def test_runs_are_shown_by_what_they_change_and_those_that_lack_are_named() -> N
     text = table(json.loads(json.dumps(result)))
     assert "| products 5 | 19 | 0.300 | 1.000 [1.000, 1.000] | +0.000 [+0.000, +0.000] |" in text
     assert text.count("not comparable") == 1
-    assert "Not run, for want of time: noise seed 1, learning_rate 3e-4" in text
+    assert "Not run, for want of time: training_seed 1, learning_rate 3e-4" in text
 
 
 def test_runs_that_were_asked_other_questions_are_refused() -> None:
