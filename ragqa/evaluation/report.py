@@ -11,6 +11,7 @@ from ragqa.evaluation.blocks import Block, Bullets, Paragraph, Picture, Section,
 from ragqa.evaluation.page import page
 from ragqa.evaluation.plots import draw_all
 from ragqa.evaluation.reading import Reading, Row
+from ragqa.evaluation.scores import exact_match, token_overlap
 from ragqa.evaluation.summary import answer, not_shown
 from ragqa.files import replacing, storage_errors, write_json
 
@@ -133,20 +134,34 @@ def _empty(block: Block) -> bool:
 
 
 def without_texts(raw: Row) -> dict[str, Any]:
-    """A raw result without anything that stands in the catalogue: only what is known to be a number, an id or a kind."""
+    """A raw result without anything that stands in the catalogue: only what is known to be a number, an id or a kind.
+
+    In the place of its text every answer has its exact match and F1, so that differences can still be tested.
+    """
+    questions = raw["questions"]
     return {
         **_only(raw, _KEPT),
-        "questions": [_only(question, _KEPT_OF_QUESTIONS) for question in raw["questions"]],
+        "questions": [_only(question, _KEPT_OF_QUESTIONS) for question in questions],
         "arms": {
-            name: {**arm, "runs": [{**run, "answers": _bare(run["answers"])} for run in arm["runs"]]}
+            name: {**arm, "runs": [{**run, "answers": _bare(run["answers"], questions)} for run in arm["runs"]]}
             for name, arm in raw["arms"].items()
         },
-        "curve": [{**point, "answers": _bare(point["answers"])} for point in raw.get("curve", ())],
+        "curve": [
+            {**point, "answers": _bare(point["answers"], [questions[i] for i in point["questions"]])}
+            for point in raw.get("curve", ())
+        ],
     }
 
 
-def _bare(given: Sequence[Row | None]) -> list[dict[str, Any] | None]:
-    return [None if one is None else _only(one, _KEPT_OF_ANSWERS) for one in given]
+def _bare(given: Sequence[Row | None], questions: Sequence[Row]) -> list[dict[str, Any]]:
+    """Answers without their texts, with scores where the question has a product."""
+    texts, references = [(one or {}).get("text") for one in given], [question["reference"] for question in questions]
+    scores = zip(exact_match(texts, references), token_overlap(texts, references)[:, 2], strict=True)
+    return [
+        _only(one or {}, _KEPT_OF_ANSWERS)
+        | ({"exact_match": float(match), "f1": round(float(f1), 5)} if question["product_id"] is not None else {})
+        for one, question, (match, f1) in zip(given, questions, scores, strict=True)
+    ]
 
 
 def _only(values: Row, keys: Sequence[str]) -> dict[str, Any]:
