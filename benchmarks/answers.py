@@ -59,8 +59,8 @@ def keep(raw: dict[str, Any], analysis: dict[str, Any]) -> Path:
     """Write a result, named for its catalogue and the hash of that, and its report; returns the result's path."""
     name = f"answers-{raw['catalogue']['name']}-{raw['catalogue']['sha256'][:12]}"
     with tempfile.TemporaryDirectory(dir=RESULTS) as folder:
-        files = write_report(Path(folder) / name, raw, analysis, texts=False)
-        result = _rounded(json.loads(files["json"].read_text("utf-8")))
+        files = write_report(Path(folder) / name, _rounded(raw), _rounded(analysis), texts=False)
+        result = json.loads(files["json"].read_text("utf-8"))
         files["json"].write_text(json.dumps(result, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
         shutil.rmtree(RESULTS / name, ignore_errors=True)
         files["json"].replace(RESULTS / f"{name}.json")

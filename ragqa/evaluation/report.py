@@ -154,11 +154,11 @@ def without_texts(raw: Row) -> dict[str, Any]:
 
 
 def _bare(given: Sequence[Row | None], questions: Sequence[Row]) -> list[dict[str, Any]]:
-    """Answers without their texts, with scores where the question has a product."""
+    """Answers without their texts and what they leave open, with scores where the question has a product."""
     texts, references = [(one or {}).get("text") for one in given], [question["reference"] for question in questions]
     scores = zip(exact_match(texts, references), token_overlap(texts, references)[:, 2], strict=True)
     return [
-        _only(one or {}, _KEPT_OF_ANSWERS)
+        {key: value for key, value in _only(one or {}, _KEPT_OF_ANSWERS).items() if value is not None}
         | ({"exact_match": float(match), "f1": round(float(f1), 5)} if question["product_id"] is not None else {})
         for one, question, (match, f1) in zip(given, questions, scores, strict=True)
     ]
