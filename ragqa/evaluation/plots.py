@@ -240,12 +240,12 @@ def latency(reading: Reading) -> Picture | None:
 def _milliseconds(axes: Axes, least: float, most: float) -> None:
     """Ticks at 1, 2 and 5 times powers of ten around the figures, written out; fewer where they would crowd."""
     ticks = [step * 10.0**power for power in range(-3, 7) for step in (1, 2, 5)]
-    if most / least > 300:
+    if most / least > 30:
         ticks = [10.0**power for power in range(-3, 7)]
     below, above = max(t for t in ticks if t <= least), min(t for t in ticks if t >= most)
     axes.set_xlim(below / 1.2, above * 1.2)
     axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if below <= t <= above]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
