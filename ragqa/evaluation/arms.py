@@ -15,7 +15,6 @@ from typing import Any, Final, Literal
 from ragqa.answerer import Answerer
 from ragqa.evaluation.scores import grounded
 from ragqa.generation.adapter import TEMPLATES, Mode
-from ragqa.generation.choice import alternatives
 from ragqa.generation.decode import Generator
 from ragqa.generation.prompt import PromptBuilder, cut_at_tokens
 from ragqa.records import Candidate, Product, Retrieval
@@ -167,11 +166,8 @@ def choose_without_model(asked: Sequence[Asked], catalogue: Catalogue) -> list[G
     given = []
     for a in asked:
         shown = a.found.candidates[: catalogue.shown]
-        exact = [i for i, c in enumerate(shown) if c.exact]
-        shares = choice.probabilities(alternatives(shown, a.found.question.subject, a.found.confidence))[1:]
-        best = max(exact or range(len(shown)), key=lambda i, p=shares: (p[i], -i))
-        sure = a.found.confidence if exact else shares[best]
-        given.append(_taken(shown[best].product, sure, catalogue))
+        best, sure = choice.pick(shown, a.found.question.subject, a.found.confidence)
+        given.append(_taken(shown[best].product, a.found.confidence if sure is None else sure, catalogue))
     return given
 
 

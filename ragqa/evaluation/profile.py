@@ -24,7 +24,7 @@ class Profile(Settings):
         curve_questions: test questions about unseen products that those are asked.
         timed: questions that every arm is asked once more, one at a time, to measure its latency.
         limit: rows of the catalogue to read; None reads all.
-        recipe: fields of `ragqa.Recipe` in place of its defaults.
+        recipe: fields of `ragqa.Recipe` in place of its defaults; the sizes and seeds above go before it.
     """
 
     name: str = "own"
@@ -58,8 +58,8 @@ class Profile(Settings):
         Raises:
             InputError: its fields contradict each other.
         """
-        given = {"test": max(self.seen, self.unseen), "examples": examples or self.examples} | self.recipe
-        return Recipe.from_dict(given | {"training_seed": training_seed})
+        sizes = {"test": max(self.seen, self.unseen), "examples": examples or self.examples}
+        return Recipe.from_dict(self.recipe | sizes | {"training_seed": training_seed})
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary of all fields."""

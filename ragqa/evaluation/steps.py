@@ -27,7 +27,7 @@ from ragqa.settings import CleaningSettings
 from ragqa.training.checkpoints import newest_sealed
 from ragqa.training.documents import METRICS
 from ragqa.training.fine_tune import fine_tune
-from ragqa.training.questions import TEMPLATES, LabelledQuestion, QuestionMaker, to_json
+from ragqa.training.questions import LabelledQuestion, to_json
 from ragqa.training.recipe import Recipe
 from ragqa.training.splits import make_split, write_split
 from ragqa.training.workplace import MANIFEST, work_folder
@@ -67,7 +67,7 @@ def questions(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
     products = list(answerer.index.store)
     rows = {product.id: row for row, product in enumerate(products)}
     recipe = Recipe.from_dict(inputs["recipe"])
-    split = make_split(products, recipe.split(), QuestionMaker(products, TEMPLATES, recipe.seed))
+    split = make_split(products, recipe.split())
     without = frozenset(split.rows["absent"])
     lexical = _lexical(products)
     lines = []

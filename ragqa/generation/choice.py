@@ -75,6 +75,17 @@ class Choice:
         powers = [math.exp(value - most) for value in values]
         return [power / sum(powers) for power in powers]
 
+    def pick(
+        self, candidates: Sequence[Candidate], subject: str, confidence: float, log_probs: Sequence[float] = ()
+    ) -> tuple[int, float | None]:
+        """The place of the likeliest candidate, exact titles before all others, and how likely it is.
+
+        The probability is None for an exact title, of which the retriever is sure. Args: see `alternatives`.
+        """
+        shares = self.probabilities(alternatives(candidates, subject, confidence, log_probs))[1:]
+        best = max(eligible(candidates), key=lambda place: (shares[place], -place))
+        return best, None if candidates[best].exact else shares[best]
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
         names = {"features": FEATURES, "none_features": NONE_FEATURES, "model_features": MODEL_FEATURES}
@@ -137,6 +148,11 @@ def alternatives(
     bounded = min(max(confidence, 1e-9), 1 - 1e-9)
     logit = max(-_LOGIT, min(_LOGIT, math.log(bounded / (1 - bounded))))
     return Alternatives(rows, (1.0, logit), tuple(log_probs))
+
+
+def eligible(candidates: Sequence[Candidate]) -> list[int]:
+    """Places of the candidates that may be chosen: those whose exact title was named, or all where there are none."""
+    return [place for place, c in enumerate(candidates) if c.exact] or list(range(len(candidates)))
 
 
 def fit(asked: Sequence[Alternatives], right: Sequence[int]) -> Choice:

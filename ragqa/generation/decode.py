@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ragqa.errors import ModelError
-from ragqa.generation.choice import Choice, alternatives, number_tokens
+from ragqa.generation.choice import Choice, eligible, number_tokens
 from ragqa.generation.prompt import Prompt, cut_at_tokens
 from ragqa.records import Retrieval
 
@@ -127,12 +127,8 @@ class Generator:
         if not open_:
             return chosen
         for i, log_probs in zip(open_, self.number_log_probs([prompts[i] for i in open_]), strict=True):
-            eligible = _eligible(prompts[i])
             shown = [s.candidate for s in prompts[i].shown]
-            known = alternatives(shown, found[i].question.subject, found[i].confidence, log_probs)
-            probabilities = self.choice.probabilities(known)
-            best = max(eligible, key=lambda k, p=probabilities: (p[k + 1], -k))  # type: ignore[misc]
-            chosen[i] = best, (None if shown[best].exact else probabilities[best + 1])
+            chosen[i] = self.choice.pick(shown, found[i].question.subject, found[i].confidence, log_probs)
         return chosen
 
     def _generate(self, prompts: Sequence[Prompt], starts: Sequence[tuple[int, ...]], max_new_tokens: int) -> list[str]:
@@ -219,8 +215,7 @@ def decoder_start(model: Any) -> int:
 
 
 def _eligible(prompt: Prompt) -> list[int]:
-    exact = [i for i, shown in enumerate(prompt.shown) if shown.candidate.exact]
-    return exact or list(range(len(prompt.shown)))
+    return eligible([shown.candidate for shown in prompt.shown])
 
 
 def _lone(prompt: Prompt) -> bool:

@@ -2,6 +2,7 @@ import pytest
 
 from ragqa.errors import InputError
 from ragqa.evaluation.profile import PROFILES, Profile, make_profile
+from ragqa.training.recipe import Recipe
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -44,6 +45,14 @@ def test_sizes_can_be_changed_one_by_one() -> None:
 def test_what_cannot_be_is_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_profile("quick", **given)
+
+
+def test_a_whole_recipe_does_not_change_the_sizes() -> None:
+    whole = Recipe(examples=7, test=9, training_seed=5, rank=4).to_dict()
+    profile = make_profile("quick", examples=50, curve=(20,), recipe=whole)
+    recipe = profile.make_recipe(20, training_seed=1)
+    assert (recipe.examples, recipe.test, recipe.training_seed) == (20, 280, 1)
+    assert (profile.make_recipe().examples, recipe.rank) == (50, 4)
 
 
 def test_an_unknown_profile_names_those_there_are() -> None:
