@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages import put
 from benchmarks.road import HERE, README, ROOT
 from ragqa.commands import benchmark
 from ragqa.errors import RagqaError
@@ -114,14 +114,8 @@ def row(name: str, reading: Reading) -> str:
 def write_tables() -> None:
     """Put the sections and lines between their marks in benchmarks/README.md and README.md."""
     found = kept()
-    texts = {
-        README: "\n\n".join(section(name, reading) for name, reading in found.items()),
-        ROOT / "README.md": "\n\n".join(row(name, reading) for name, reading in found.items()),
-    }
-    marks = re.compile(r"(<!-- answers -->\n).*?(\n<!-- /answers -->)", re.DOTALL)
-    for path, text in texts.items():
-        old = path.read_text("utf-8")
-        path.write_text(marks.sub(lambda m, text=text: m[1] + text + m[2], old), "utf-8")
+    put(README, "answers", "\n\n".join(section(name, reading) for name, reading in found.items()))
+    put(ROOT / "README.md", "answers", "\n\n".join(row(name, reading) for name, reading in found.items()))
 
 
 if __name__ == "__main__":

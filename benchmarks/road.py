@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages import put
 from ragqa.versions import setting
 
 HERE = Path(__file__).resolve().parent
@@ -154,9 +154,7 @@ def row(result: dict[str, Any]) -> str:
 def write_tables(result: dict[str, Any]) -> None:
     """Put the figures between their marks in benchmarks/README.md and README.md."""
     for path, text in ((README, table(result)), (ROOT / "README.md", row(result))):
-        old = path.read_text("utf-8")
-        marks = re.compile(r"(<!-- road -->\n).*?(\n<!-- /road -->)", re.DOTALL)
-        path.write_text(marks.sub(lambda m, text=text: m[1] + text + m[2], old), "utf-8")
+        put(path, "road", text)
 
 
 def main() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.pages import put
 from benchmarks.road import HERE, README, ROOT
 
 RESULT = HERE / "results" / "sweep.json"
@@ -142,10 +142,9 @@ def table(result: dict[str, Any]) -> str:
 
 def write_tables(result: dict[str, Any]) -> None:
     """Put the table between its marks in the documents, and draw the picture."""
-    marks = re.compile(r"(<!-- sweep -->\n).*?(\n<!-- /sweep -->)", re.DOTALL)
     text = table(result)
     for page in PAGES:
-        page.write_text(marks.sub(lambda m: m[1] + text + m[2], page.read_text("utf-8")), "utf-8")
+        put(page, "sweep", text)
     draw(result, PICTURE)
 
 

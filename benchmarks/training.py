@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages import put
 from benchmarks.road import CATALOGUES, HERE, README, ROOT
 from ragqa.versions import setting
 
@@ -125,8 +125,7 @@ def table(result: dict[str, Any]) -> str:
 
 def write_tables(result: dict[str, Any]) -> None:
     """Put the figures between their marks in benchmarks/README.md."""
-    marks = re.compile(r"(<!-- training -->\n).*?(\n<!-- /training -->)", re.DOTALL)
-    README.write_text(marks.sub(lambda m: m[1] + table(result) + m[2], README.read_text("utf-8")), "utf-8")
+    put(README, "training", table(result))
 
 
 if __name__ == "__main__":
