@@ -1,7 +1,8 @@
 """Does fine-tuning pay, does retrieval, do both? ``python -m benchmarks.answers --catalogue FILE --profile quick``.
 
 The same as ``ragqa benchmark``: index, questions, both fine-tunings, all arms, report. ``--keep`` adds the result, without
-the catalogue's texts, to ``benchmarks/results``, and writes the tables of benchmarks/README.md and README.md from it.
+the catalogue's texts, to ``benchmarks/results``, and writes the tables of benchmarks/README.md and README.md from it;
+``--tables``, alone, only writes those from the committed results.
 """
 
 from __future__ import annotations
@@ -16,42 +17,32 @@ from typing import Any
 
 from benchmarks.pages import put
 from benchmarks.road import HERE, README, ROOT
+from ragqa.cli import run_module
 from ragqa.commands import benchmark
-from ragqa.errors import RagqaError
-from ragqa.evaluation import tables
-from ragqa.evaluation.reading import Reading, interval
-from ragqa.evaluation.report import write_report
-from ragqa.evaluation.summary import answer
-from ragqa.progress import show_progress
+from ragqa.report import tables
+from ragqa.report.document import write_report
+from ragqa.report.reading import Reading, interval
+from ragqa.report.summary import answer
 
+EXAMPLE = "example: python -m benchmarks.answers --catalogue examples/catalogue/trn.json --profile smoke"
+AFTER_INTERRUPT = benchmark.AFTER_INTERRUPT
 RESULTS = HERE / "results"
 _NAMED = ("copy", "copy_bm25", "base", "base_context", "plain", "plain_context", "retrieval_context")
 
 
-def main() -> int:
-    """Compare, report, and keep the result where that is asked for."""
-    if sys.argv[1:] == ["--tables"]:
-        write_tables()
-        return 0
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of `ragqa benchmark`, and `--keep`."""
     benchmark.add_arguments(parser)
     parser.add_argument("--keep", action="store_true", help="add to the committed results, without texts")
-    parser.add_argument("--tables", action="store_true", help="alone: only write the tables from the committed results")
-    chosen = parser.parse_args()
-    show_progress(not chosen.quiet)
-    try:
-        found = benchmark.measure(chosen)
-        if chosen.keep:
-            keep(found["raw"], found["analysis"])
-            write_tables()
-    except RagqaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; {benchmark.AFTER_INTERRUPT}", file=sys.stderr)
-        return 130
-    print(found["answer"])
-    print(f"report: {found['files']['html']}")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Compare, report, and keep the result where that is asked for."""
+    found = benchmark.measure(chosen)
+    if chosen.keep:
+        keep(found["raw"], found["analysis"])
+        write_tables()
+    benchmark.tell(found)
     return 0
 
 
@@ -119,4 +110,6 @@ def write_tables() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1:] == ["--tables"]:
+        sys.exit(write_tables())
+    sys.exit(run_module(sys.modules[__name__], sys.argv[1:], "python -m benchmarks.answers"))

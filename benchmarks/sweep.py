@@ -2,15 +2,16 @@
 
 The baseline is the default recipe with fewer examples; every other run changes one thing. All runs read the same index,
 ask the same validation questions (never a test set) and watch their loss on the same contexts, those of the baseline,
-so that losses may be compared. Other *training seeds* change the training's noise alone (the LoRA matrices' first values and the
-order of the batches) and leave split, questions and contexts as they are: differences that are no larger than theirs
-are noise. Each run is a process of its own; its result is kept as it ends, and a run that is kept is not run again.
+so that losses may be compared. Other *training seeds* change the training's noise alone (the LoRA matrices' first
+values and the order of the batches) and leave split, questions and contexts as they are: differences that are no larger
+than theirs are noise. Each run is a process of its own; its result is kept as it ends, and a run that is kept is not run
+again.
 
 *alone* is the number to which the model itself gives most; *joint* is what it gives together with the retriever, by the
 logit of `ragqa.generation.choice`, fitted without a fifth of the questions that the model read and asked that fifth; *no
-model* is the same logit without the model. A choice is right when it names a candidate with the description that was asked for, or none
-where the product is not in the index; one that is not among those shown cannot be chosen. Exact titles are not asked
-about, here as in answering.
+model* is the same logit without the model. A choice is right when it names a candidate with the description that was
+asked for, or none where the product is not in the index; one that is not among those shown cannot be chosen. Exact
+titles are not asked about, here as in answering.
 """
 
 from __future__ import annotations
@@ -115,45 +116,37 @@ def measure(index: Path, name: str, examples: int) -> dict[str, Any]:
     """Train one setting and ask it the validation questions."""
     import torch
 
-    from ragqa.generation.choice import alternatives
     from ragqa.generation.decode import Generator
     from ragqa.training import fine_tune
     from ragqa.training.contexts import make_contexts
     from ragqa.training.examples import make_examples
-    from ragqa.training.judge import _right
+    from ragqa.training.judge import weigh
 
     recipe, baseline = recipe_of(name, examples), recipe_of("baseline", examples)
-    run = fine_tune._load(index, recipe, "retrieval", None, "auto", "auto")
+    run = fine_tune.load_run(index, recipe, "retrieval", None, "auto", "auto")
     retriever = run.answerer.retriever
     made = make_examples(run.answerer.index, retriever, recipe)
     by_id = {product.id: (row, product) for row, product in enumerate(made.products)}
     validation, absent = made.split.questions["validation"], frozenset(made.split.rows["absent"])
     watched = tuple(make_contexts(validation[: recipe.watched], by_id, retriever, absent, baseline.contexts()))
-    train, watching = fine_tune._encode(run, replace(made, watched=watched))
+    train, watching = fine_tune.encode_examples(run, replace(made, watched=watched))
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        model, fitted, plan = fine_tune._train(run, train, watching, Path(folder), None)
+        model, fitted, plan = fine_tune.train_adapter(run, train, watching, Path(folder), None)
     trained = time.perf_counter()
-    generator = Generator(model, run.tokenizer)
     asked = []
-    for context in made.asked:
-        if not context.candidates or context.candidates[0].exact:
-            continue
-        shown, log_probs = list(context.candidates), []
-        if len(asked) < recipe.judged:
-            prompt = run.builder.build(context.question, shown)
-            shown, log_probs = [s.candidate for s in prompt.shown], generator.number_log_probs([prompt])[0]
-        known = alternatives(shown, context.question.subject, context.confidence, log_probs)
-        wanted = by_id[context.asked.product_id][1].description if context.asked.product_id else None
-        same = [number for number, c in enumerate(shown, 1) if c.product.description == wanted]
+    for one in weigh(Generator(model, run.tokenizer), run.builder, made.asked, recipe.judged):
+        label = one.context.asked
+        wanted = by_id[label.product_id][1].description if label.product_id else None
+        same = [number for number, c in enumerate(one.shown, 1) if c.product.description == wanted]
         asked.append(
             {
-                "kind": context.asked.kind,
-                "ambiguous": context.asked.ambiguous,
-                "about": context.asked.product_id or context.asked.about or context.asked.text,
-                "label": _right(context, shown),
+                "kind": label.kind,
+                "ambiguous": label.ambiguous,
+                "about": label.product_id or label.about or label.text,
+                "label": one.right,
                 "right": same if wanted is not None else [0],
-                "known": [known.candidates, known.none, known.log_probs],
+                "known": [one.known.candidates, one.known.none, one.known.log_probs],
             }
         )
     evaluations = [e for e in fitted.history if "eval_loss" in e]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,12 @@ import numpy as np
 
 from benchmarks.pages import put
 from benchmarks.road import HERE, README, ROOT
+from ragqa.evaluation.significance import bootstrap_means, percentile_interval
 
 RESULT = HERE / "results" / "sweep.json"
 PAGES = (README, ROOT / "docs" / "process.md")
 PICTURE = ROOT / "docs" / "sweep.svg"
 FOLDS = 5
-RESAMPLES = 10_000
 # Runs are shown in the order of what they change.
 SHOWN = ("training_seed", "learning_rate", "gold_fraction", "products", "order", "rank", "number_weight")
 
@@ -32,6 +30,7 @@ def judge(runs: Sequence[dict[str, Any]], named: Sequence[str], planned: Sequenc
         planned: names of all runs there could be.
     """
     asked = _judged(runs[0]["asked"])
+    about = list(dict.fromkeys(q["about"] for q in asked))
     if any([q["about"] for q in _judged(run["asked"])] != [q["about"] for q in asked] for run in runs):
         raise SystemExit("the runs were not asked the same questions: another index, or another --examples")
     first = next(run for run in runs if run["name"] == "baseline")
@@ -39,7 +38,7 @@ def judge(runs: Sequence[dict[str, Any]], named: Sequence[str], planned: Sequenc
         "machine": first["machine"] | {"threads": first["threads"]},
         "baseline": {k: first["recipe"][k] for k in ("examples", *named)},
         "planned": list(planned),
-        "questions": [{k: q[k] for k in ("kind", "ambiguous")} for q in asked],
+        "questions": [{k: q[k] for k in ("kind", "ambiguous")} | {"product": about.index(q["about"])} for q in asked],
         "no model": _choices(first["asked"], without_model=True),
         "runs": {
             run["name"]: {k: run[k] for k in ("changes", "plan", "loss", "weighted_loss", "seconds", "peak_mb")}
@@ -84,23 +83,21 @@ def _choices(asked: Sequence[dict[str, Any]], without_model: bool = False) -> di
     return {"joint": right, "log_loss": losses}
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The mean, and its 95 % interval by the bootstrap over questions."""
-    means = np.sort(_resamples(len(values)) @ np.asarray(values, float)) / len(values)
-    return sum(values) / len(values), float(means[round(0.025 * RESAMPLES)]), float(means[round(0.975 * RESAMPLES) - 1])
+def interval(values: Sequence[float], products: Sequence[int]) -> tuple[float, float, float]:
+    """The mean, and its 95 % interval by the bootstrap over products."""
+    means, resampled = bootstrap_means(np.asarray(values, float)[:, None], np.asarray(products, np.intp))
+    low, high = percentile_interval(resampled)
+    return float(means[0]), float(low[0]), float(high[0])
 
 
-@cache
-def _resamples(size: int) -> Any:
-    """How often each question is in each resample, (RESAMPLES, size)."""
-    random_ = random.Random(0)  # noqa: S311  (its numbers are the same in every version, unlike NumPy's)
-    drawn = (random_.choices(range(size), k=size) for _ in range(RESAMPLES))
-    return np.stack([np.bincount(one, minlength=size) for one in drawn])
-
-
-def against(run: dict[str, Any], baseline: dict[str, Any], measure: str) -> tuple[float, float, float]:
-    """How far a run is from the baseline on the same questions, with its interval."""
-    return interval([float(a) - float(b) for a, b in zip(run[measure], baseline[measure], strict=True)])
+def intervals(
+    result: dict[str, Any], run: dict[str, Any], measure: str, less: bool = False
+) -> tuple[float, float, float]:
+    """A run's measure with its interval; `less` the baseline's on the same questions."""
+    values = np.asarray(run[measure], float)
+    if less:
+        values = values - np.asarray(result["runs"]["baseline"][measure], float)
+    return interval(values.tolist(), [q["product"] for q in result["questions"]])
 
 
 def _three(found: tuple[float, float, float], sign: str = "") -> str:
@@ -113,11 +110,11 @@ def table(result: dict[str, Any]) -> str:
     baseline, asked = runs["baseline"], result["questions"]
     left = [name for name in result["planned"] if name not in runs]
     lines = [
-        f"Measured on {machine['date']} at commit `{machine['commit']}`: {machine['threads']} thread of "
+        f"Measured on {machine['date']} at commit `{machine['commit']}`: {machine['threads']} threads of "
         f"{machine['machine']}, no GPU. Baseline: the default recipe with {few['examples']} examples, "
         f"{baseline['plan']['steps']} steps. Asked: the {len(asked)} of {few['validation']} validation questions that "
         f"are not exact titles. The validation loss, in nats a token of the answer on {few['watched']} examples, was "
-        f"{baseline['loss'][0]:.3f} before training. In brackets 95 % intervals; differences are to the baseline on the "
+        f"{baseline['loss'][0]:.3f} before training. In brackets 95 % intervals, resampled by product; differences are to the baseline on the "
         "same questions.",
         "",
         "| changed | steps | loss | alone | difference | joint | difference | log-loss | difference | training | memory |",
@@ -125,15 +122,17 @@ def table(result: dict[str, Any]) -> str:
     ]
     for name, run in {**runs, "*no model*": result["no model"]}.items():
         cells = [name, *[""] * 10]
-        cells[5], cells[7] = _three(interval(run["joint"])), f"{sum(run['log_loss']) / len(asked):.3f}"
+        cells[5], cells[7] = _three(intervals(result, run, "joint")), f"{sum(run['log_loss']) / len(asked):.3f}"
         if "loss" in run:
-            cells[1:4] = str(run["plan"]["steps"]), f"{run['loss'][1]:.3f}", _three(interval(run["alone"]))
+            cells[1:4] = str(run["plan"]["steps"]), f"{run['loss'][1]:.3f}", _three(intervals(result, run, "alone"))
             cells[9:] = f"{run['seconds']['train']:.0f} s", f"{run['peak_mb']:,} MB"
         for place, measure in ((4, "alone"), (6, "joint"), (8, "log_loss")):
             # With more or fewer candidates another number is the right one of some questions.
             comparable = measure != "log_loss" or "products" not in run.get("changes", {})
             if run is not baseline and measure in run:
-                cells[place] = _three(against(run, baseline, measure), "+") if comparable else "not comparable"
+                cells[place] = (
+                    _three(intervals(result, run, measure, less=True), "+") if comparable else "not comparable"
+                )
         lines.append("| " + " | ".join(cells) + " |")
     if left:
         lines += ["", f"Not run, for want of time: {', '.join(left)}."]
@@ -164,17 +163,19 @@ def draw(result: dict[str, Any], path: Path) -> None:
             ("alone", -0.15, "#D55E00", "s", "the model alone"),
             ("joint", 0.15, "#0072B2", "o", "with the retriever"),
         ):
-            _dots(left, [interval(runs[name][measure]) for name in names], shift, colour, mark, label)
-            means = [interval(runs[name][measure])[0] for name in again]
+            _dots(left, [intervals(result, runs[name], measure) for name in names], shift, colour, mark, label)
+            means = [intervals(result, runs[name], measure)[0] for name in again]
             left.axvspan(min(means), max(means), color=colour, alpha=0.13, linewidth=0, zorder=0)
-        _lines(left, interval(baseline["joint"])[0], interval(without["joint"])[0])
+        _lines(left, *(intervals(result, run, "joint")[0] for run in (baseline, without)))
         left.set_xlabel(f"right source, share of {asked} validation questions")
-        found = {name: against(runs[name], baseline, "log_loss") for name in names}
+        found = {name: intervals(result, runs[name], "log_loss", less=True) for name in names}
         means = [found[name][0] for name in again]
         right.axvspan(min(means), max(means), color="#0072B2", alpha=0.13, linewidth=0, label="other training seeds")
         shown = [name != "baseline" and "products" not in runs[name]["changes"] for name in names]
         _dots(right, [found[name] if s else None for name, s in zip(names, shown, strict=True)], 0.0, "#0072B2", "o")
-        _lines(right, 0.0, against(without, baseline, "log_loss")[0], "baseline, with the retriever", "no model")
+        _lines(
+            right, 0.0, intervals(result, without, "log_loss", less=True)[0], "baseline, with the retriever", "no model"
+        )
         right.set_xlabel(
             "log-loss with the retriever, less the baseline's, in nats\n(left of the dashed line is better)"
         )

@@ -11,7 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from ragqa import __version__
 from ragqa.errors import RagqaError
@@ -67,8 +67,18 @@ def main(arguments: Sequence[str] | None = None, prog: str = "ragqa") -> int:
 
 
 def run_command(name: str, arguments: Sequence[str], prog: str) -> int:
-    """Run the command `name`; errors of the project's own become one line and status 2."""
-    module = importlib.import_module(COMMANDS[name][0])
+    """Run the command `name`."""
+    return run_module(importlib.import_module(COMMANDS[name][0]), arguments, prog)
+
+
+def run_module(module: Any, arguments: Sequence[str], prog: str) -> int:
+    """Run a command's module; errors of the project's own become one line and status 2.
+
+    Args:
+        module: with `add_arguments`, `run`, ``EXAMPLE`` and ``AFTER_INTERRUPT``.
+        arguments: without the program's name.
+        prog: how the command was called.
+    """
     parser = Parser(
         prog=prog,
         description=module.__doc__,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import sweep
-from benchmarks.sweep_report import against, interval, judge, table
+from benchmarks.sweep_report import interval, intervals, judge, table
 
 
 def question(about: str, log_probs: list[float], right: list[int], label: int) -> dict[str, Any]:
@@ -52,18 +52,23 @@ def test_each_run_changes_what_it_says() -> None:
 
 
 def test_the_mean_and_its_interval() -> None:
-    assert interval([1.0] * 20) == (1.0, 1.0, 1.0)
-    mean, low, high = interval([0.0, 1.0] * 50)
+    assert interval([1.0] * 20, range(20)) == (1.0, 1.0, 1.0)
+    mean, low, high = interval([0.0, 1.0] * 50, range(100))
     assert mean == 0.5
     # The normal approximation's: 0.5 -+ 1.96 * 0.5 / 10.
     assert low == pytest.approx(0.402, abs=0.011)
     assert high == pytest.approx(0.598, abs=0.011)
+    # Two questions about one product that succeed and fail together are no more evidence than one.
+    together = interval([0.0, 0.0, 1.0, 1.0] * 25, [i // 2 for i in range(100)])
+    assert together[1] == pytest.approx(0.36, abs=0.03)
 
 
 def test_a_run_is_compared_question_by_question() -> None:
-    one, other = {"alone": [True, True, False, False]}, {"alone": [True, False, False, False]}
-    assert against(one, other, "alone")[0] == 0.25
-    assert against(one, one, "alone") == (0.0, 0.0, 0.0)
+    result = result_of(a_run("baseline", SURE), a_run("rank 4", [*WRONG[:15], *SURE[15:]]))
+    run = result["runs"]["rank 4"]
+    assert intervals(result, run, "alone")[0] == 0.5
+    assert intervals(result, run, "alone", less=True)[0] == -0.5
+    assert intervals(result, result["runs"]["baseline"], "alone", less=True) == (0.0, 0.0, 0.0)
 
 
 def test_the_model_alone_and_joined_with_the_retriever() -> None:

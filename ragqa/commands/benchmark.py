@@ -13,7 +13,7 @@ from typing import Any
 
 from ragqa.commands.build_index import catalogue_name
 from ragqa.commands.options import add_catalogue, add_common, add_device, catalogue_arguments, given
-from ragqa.evaluation.profile import PROFILES, make_profile
+from ragqa.comparison.profile import PROFILES, make_profile
 from ragqa.models import DEFAULT_EMBEDDER
 from ragqa.training.recipe import read_recipe
 
@@ -46,14 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Run `ragqa benchmark`."""
-    found = measure(chosen)
-    print(found["answer"])
-    print(f"report: {found['files']['html']}")
+    tell(measure(chosen))
     return 0
 
 
+def tell(found: dict[str, Any]) -> None:
+    """Print what was found in a paragraph, and where the report is."""
+    print(found["answer"])
+    print(f"report: {found['files']['html']}")
+
+
 def measure(chosen: argparse.Namespace) -> dict[str, Any]:
-    """What `ragqa.evaluation.run.compare` gives for the options."""
+    """What `ragqa.comparison.run.compare` gives for the options."""
     overrides = given(chosen, (*_SIZES, "training_seeds", "curve", "limit"))
     overrides |= {name: tuple(overrides[name]) for name in ("training_seeds", "curve") if name in overrides}
     if chosen.recipe is not None:
@@ -61,7 +65,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     profile = make_profile(chosen.profile, **overrides)
     name = catalogue_name(chosen.catalogue)
     out = Path(chosen.out or f"reports/{name}-{profile.name}")
-    from ragqa.evaluation.run import compare
+    from ragqa.comparison.run import compare
 
     read = catalogue_arguments(chosen)
     return compare(

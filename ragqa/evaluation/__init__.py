@@ -1,1 +1,1 @@
-"""Whether fine-tuning pays, whether retrieval does, and whether both do: arms, measures, statistics and the report."""
+"""Measures of answers, with intervals that respect products and tests of differences."""

@@ -17,7 +17,7 @@ from ragqa.evaluation.abstention import (
     bootstrap_abstention,
     risk_coverage,
 )
-from ragqa.evaluation.comparison import (
+from ragqa.evaluation.cells import (
     COMPARED,
     Chance,
     Rows,

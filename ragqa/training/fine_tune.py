@@ -30,7 +30,7 @@ from ragqa.training.checkpoints import steps_of
 from ragqa.training.device import training_device
 from ragqa.training.documents import write_documents
 from ragqa.training.examples import Examples, make_examples
-from ragqa.training.judge import Shown, fit_choice, show
+from ragqa.training.judge import Shown, fit_choice, show, weigh
 from ragqa.training.questions import TEMPLATES as QUESTION_TEMPLATES
 from ragqa.training.recipe import Recipe, make_recipe, write_recipe
 from ragqa.training.splits import write_split
@@ -103,9 +103,9 @@ def fine_tune(
         raise InputError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
     use = make_recipe(recipe, overrides)
     workplace.check_out(path, KIND, resume, overwrite)
-    run = _load(index, use, mode, embedder, device, dtype)
+    run = load_run(index, use, mode, embedder, device, dtype)
     examples = make_examples(run.answerer.index, run.answerer.retriever, use, templates, questions)
-    train, watched = _encode(run, examples)
+    train, watched = encode_examples(run, examples)
     key = _key(run, templates, questions)
     work = workplace.work_folder(path)
     with writing_lock(work):
@@ -119,7 +119,7 @@ def fine_tune(
             before = show(Generator(run.model, run.tokenizer), run.builder, examples.asked[:60], mode, use, _SHOWN)
             prepared = time.perf_counter()
             try:
-                model, fitted, plan = _train(run, train, watched, work, checkpoint)
+                model, fitted, plan = train_adapter(run, train, watched, work, checkpoint)
             except torch.OutOfMemoryError as error:
                 raise ModelError(
                     "the device has too little memory for this run; lower batch_tokens or context_tokens, or turn on "
@@ -128,7 +128,7 @@ def fine_tune(
             trained = time.perf_counter()
             generator, choice = Generator(model, run.tokenizer), Choice()
             if mode == "retrieval":
-                choice = fit_choice(generator, run.builder, examples.asked, use.judged)
+                choice = fit_choice(weigh(generator, run.builder, examples.asked, use.judged))
                 generator = Generator(model, run.tokenizer, choice)
             after = show(generator, run.builder, examples.asked[:60], mode, use, _SHOWN)
             with workplace.library_writes(finished):
@@ -175,7 +175,8 @@ def fine_tune(
     return manifest
 
 
-def _load(index: str | Path, recipe: Recipe, mode: Mode, embedder: str | None, device: str, dtype: str) -> _Loaded:
+def load_run(index: str | Path, recipe: Recipe, mode: Mode, embedder: str | None, device: str, dtype: str) -> _Loaded:
+    """Everything that a training works with."""
     place = training_device(device)
     if place != "cuda" and str(models.choose_dtype(dtype, place)).endswith("float16") and dtype == "float16":
         raise ModelError(f"--dtype float16: gradients in float16 need a GPU; on {place} choose float32 or bfloat16")
@@ -194,7 +195,8 @@ def _load(index: str | Path, recipe: Recipe, mode: Mode, embedder: str | None, d
     return _Loaded(answerer, model, tokenizer, source, PromptBuilder(tokenizer, TEMPLATES[mode], tokens), mode, recipe)
 
 
-def _encode(run: _Loaded, examples: Examples) -> tuple[Encoded, Encoded]:
+def encode_examples(run: _Loaded, examples: Examples) -> tuple[Encoded, Encoded]:
+    """What is trained on and what is watched, as tokens."""
     encoder = Encoder(run.builder, run.recipe.max_new_tokens, ABSTENTIONS)
     by_id = None
     if run.mode == "plain":
@@ -211,7 +213,7 @@ def _encode(run: _Loaded, examples: Examples) -> tuple[Encoded, Encoded]:
     return train, watched
 
 
-def _train(
+def train_adapter(
     run: _Loaded, train: Encoded, watched: Encoded, work: Path, checkpoint: Path | None
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Add LoRA, say the plan, fit; returns the model with its best weights, how it went, and the plan."""

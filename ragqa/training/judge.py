@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ragqa.generation.adapter import Mode
-from ragqa.generation.choice import Choice, alternatives, fit
+from ragqa.generation.choice import Alternatives, Choice, alternatives, fit
 from ragqa.generation.decode import Generator
 from ragqa.generation.prompt import PromptBuilder
 from ragqa.progress import progress_bar
@@ -30,10 +30,24 @@ class Shown:
     answer: str
 
 
-def fit_choice(generator: Generator, builder: PromptBuilder, asked: Sequence[Context], judged: int) -> Choice:
-    """Fit how a source is chosen on questions that were not trained on.
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A validation question, and what a choice of its source is made from.
 
-    An exact title is not asked about, here as in answering.
+    Attributes:
+        shown: candidates that it could be chosen from.
+        known: what retriever and, of questions that it read, generator say of them.
+        right: number of the right one from 1, 0 for none of them.
+    """
+
+    context: Context
+    shown: Sequence[Candidate]
+    known: Alternatives
+    right: int
+
+
+def weigh(generator: Generator, builder: PromptBuilder, asked: Sequence[Context], judged: int) -> list[Weighed]:
+    """Ask questions that were not trained on; but for those with an exact title, which answering does not ask either.
 
     Args:
         generator: with the adapter.
@@ -42,7 +56,7 @@ def fit_choice(generator: Generator, builder: PromptBuilder, asked: Sequence[Con
         judged: how many of them the generator reads.
     """
     open_ = [c for c in asked if c.candidates and not c.candidates[0].exact]
-    known, right = [], []
+    weighed = []
     with progress_bar("fitting the choice", min(judged, len(open_)), "questions") as bar:
         for number, context in enumerate(open_):
             shown, log_probs = list(context.candidates), []
@@ -51,9 +65,14 @@ def fit_choice(generator: Generator, builder: PromptBuilder, asked: Sequence[Con
                 prompt = builder.build(context.question, shown)
                 shown, log_probs = [s.candidate for s in prompt.shown], generator.number_log_probs([prompt])[0]
                 bar.update(1)
-            known.append(alternatives(shown, context.question.subject, context.confidence, log_probs))
-            right.append(_right(context, shown))
-    return fit(known, right)
+            known = alternatives(shown, context.question.subject, context.confidence, log_probs)
+            weighed.append(Weighed(context, shown, known, _right(context, shown)))
+    return weighed
+
+
+def fit_choice(weighed: Sequence[Weighed]) -> Choice:
+    """Fit how a source is chosen."""
+    return fit([w.known for w in weighed], [w.right for w in weighed])
 
 
 def _right(context: Context, shown: Sequence[Candidate]) -> int:

@@ -9,20 +9,20 @@ from typing import Any, Final
 
 from ragqa import models
 from ragqa.catalogue.columns import ReadOptions
+from ragqa.comparison import steps
+from ragqa.comparison.arms import ARMS, System
+from ragqa.comparison.profile import Profile, make_profile
+from ragqa.comparison.stages import Done, Stages
 from ragqa.errors import InputError, StorageError
-from ragqa.evaluation import steps
 from ragqa.evaluation.analysis import analyse
-from ragqa.evaluation.arms import ARMS, System
-from ragqa.evaluation.profile import Profile, make_profile
-from ragqa.evaluation.reading import Reading
-from ragqa.evaluation.report import write_report
-from ragqa.evaluation.stages import Done, Stages
-from ragqa.evaluation.summary import answer
 from ragqa.files import sha256_of
 from ragqa.generation.adapter import MODES, Mode
 from ragqa.index.lock import writing_lock
 from ragqa.index.storage import open_index
 from ragqa.progress import say
+from ragqa.report.document import write_report
+from ragqa.report.reading import Reading
+from ragqa.report.summary import answer
 from ragqa.settings import AnswerSettings, CleaningSettings
 from ragqa.versions import installed_versions, setting
 
@@ -147,6 +147,7 @@ def _raw(
         "profile": profile.to_dict(),
         "setup": setting()
         | {
+            "commit": " and ".join(dict.fromkeys(d.commit for d in stages.done)),
             "device": first["device"],
             "dtype": first["dtype"],
             "versions": installed_versions(_PACKAGES),
@@ -164,7 +165,8 @@ def _raw(
         "arms": {arm: _arm(arm, given[arm]) for arm in ARMS},
         "curve": [*_curve(run, questions, given)],
         "stages": [
-            {"name": d.name, "seconds": d.seconds, "peak_mb": d.peak_mb, "reused": d.reused} for d in stages.done
+            {"name": d.name, "seconds": d.seconds, "peak_mb": d.peak_mb, "commit": d.commit, "reused": d.reused}
+            for d in stages.done
         ],
     }
     return raw | {"sources": _sources(index, raw)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ragqa.evaluation.reading import (
+from ragqa.report.reading import (
     COPY,
     GOLD,
     NONE,

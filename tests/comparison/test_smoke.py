@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ragqa.evaluation.arms import ARMS
+from ragqa.comparison.arms import ARMS
 from tests.conftest import ROOT
 
 COMMAND = "ragqa benchmark --catalogue examples/catalogue/trn.json --profile smoke"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ragqa import Answerer
-from ragqa.evaluation import steps
-from ragqa.evaluation.arms import ARMS, Asked, Catalogue
+from ragqa.comparison import steps
+from ragqa.comparison.arms import ARMS, Asked, Catalogue
 from ragqa.training.fine_tune import fine_tune
 from ragqa.training.recipe import Recipe
 from ragqa.training.splits import make_split

@@ -22,6 +22,7 @@ from typing import Any, Final
 from ragqa.errors import StorageError
 from ragqa.files import storage_errors, write_json
 from ragqa.progress import is_shown, say, show_progress
+from ragqa.versions import setting
 
 _DONE: Final = "stage.json"
 
@@ -37,6 +38,7 @@ class Done:
         folder: of the stage.
         seconds: of the process that finished it.
         peak_mb: of that process, resident.
+        commit: of the source tree that it was done with, "" outside of one.
         reused: it was there already.
     """
 
@@ -45,6 +47,7 @@ class Done:
     folder: Path
     seconds: float
     peak_mb: float
+    commit: str
     reused: bool
 
 
@@ -86,7 +89,7 @@ class Stages:
             write_json(folder / _DONE, kept)
         else:
             say(f"stage {name}: there already, from {folder}")
-        self.done.append(Done(name, kept["result"], folder, kept["seconds"], kept["peak_mb"], reused))
+        self.done.append(Done(name, kept["result"], folder, kept["seconds"], kept["peak_mb"], kept["commit"], reused))
         return self.done[-1]
 
 
@@ -119,4 +122,4 @@ def _measured(work: Work, folder: Path, inputs: Mapping[str, Any], shown: bool) 
     seconds = round(time.perf_counter() - started, 1)
     # Kilobytes on Linux, bytes on macOS.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    return {"result": result, "seconds": seconds, "peak_mb": round(peak)}
+    return {"result": result, "seconds": seconds, "peak_mb": round(peak), "commit": setting()["commit"]}

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ragqa.evaluation import answers, tables
-from ragqa.evaluation.blocks import Block, Bullets, Paragraph, Picture, Section, Table, plain
-from ragqa.evaluation.page import page
-from ragqa.evaluation.plots import draw_all
-from ragqa.evaluation.reading import Reading, Row
 from ragqa.evaluation.scores import exact_match, token_overlap
-from ragqa.evaluation.summary import answer, not_shown
 from ragqa.files import replacing, storage_errors, write_json
+from ragqa.report import answers, tables
+from ragqa.report.blocks import Block, Bullets, Paragraph, Picture, Section, Table, plain
+from ragqa.report.page import page
+from ragqa.report.plots import draw_all
+from ragqa.report.reading import Reading, Row
+from ragqa.report.summary import answer, not_shown
 
 _WITHOUT_TEXTS: Final = (
     "Questions, references and answers are left out here, since the catalogue is somebody else's; numbers, kinds and scores "

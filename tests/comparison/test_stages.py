@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from ragqa.comparison.stages import Stages
 from ragqa.errors import InputError, StorageError
-from ragqa.evaluation.stages import Stages
 
 
 # Stages run in processes of their own, which find these by their module's name.

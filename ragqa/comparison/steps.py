@@ -15,7 +15,7 @@ import numpy as np
 from ragqa import models
 from ragqa.answerer import Answerer
 from ragqa.catalogue.columns import ReadOptions
-from ragqa.evaluation.arms import ARMS, Asked, Catalogue, Given
+from ragqa.comparison.arms import ARMS, Asked, Catalogue, Given
 from ragqa.files import storage_errors, write_json_lines
 from ragqa.index.build import build_index
 from ragqa.index.storage import CLEANING

@@ -1,7 +1,7 @@
 import pytest
 
+from ragqa.comparison.profile import PROFILES, Profile, make_profile
 from ragqa.errors import InputError
-from ragqa.evaluation.profile import PROFILES, Profile, make_profile
 from ragqa.training.recipe import Recipe
 
 

@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 import pytest
 
 from ragqa.errors import StorageError
-from ragqa.evaluation import answers
-from ragqa.evaluation.blocks import Answers, Bullets, Paragraph, Table, escape, plain
-from ragqa.evaluation.reading import Reading
-from ragqa.evaluation.report import write_report
 from ragqa.evaluation.scores import exact_match, token_overlap
-from tests.evaluation.made import LABELS, Made, made
+from ragqa.report import answers
+from ragqa.report.blocks import Answers, Bullets, Paragraph, Table, escape, plain
+from ragqa.report.document import write_report
+from ragqa.report.reading import Reading
+from tests.report.made import LABELS, Made, made
 
 HOSTILE = [
     "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "' onmouseover='alert(1)", "</article></main><h1>me</h1>",

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from ragqa.evaluation import tables
-from ragqa.evaluation.blocks import Table
-from ragqa.evaluation.reading import Reading, interval
-from tests.evaluation.made import LABELS, METRICS, Made, made
+from ragqa.report import tables
+from ragqa.report.blocks import Table
+from ragqa.report.reading import Reading, interval
+from tests.report.made import LABELS, METRICS, Made, made
 
 
 def every(reading: Reading) -> Iterator[Table]:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ragqa.evaluation.blocks import Answers, Block, Paragraph, Table
-from ragqa.evaluation.reading import COPY, KINDS, NONE, OWN, Reading, Row, number
 from ragqa.evaluation.scores import token_overlap
+from ragqa.report.blocks import Answers, Block, Paragraph, Table
+from ragqa.report.reading import COPY, KINDS, NONE, OWN, Reading, Row, number
 
 _EACH: Final = 4
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from ragqa.evaluation.reading import Reading, interval, number, probability, verdict
-from ragqa.evaluation.summary import answer, not_shown, recommended
-from tests.evaluation.made import KINDS, LABELS, made, set_pair
+from ragqa.report.reading import Reading, interval, number, probability, verdict
+from ragqa.report.summary import answer, not_shown, recommended
+from tests.report.made import KINDS, LABELS, made, set_pair
 
 WITHOUT = [arm for arm in LABELS if arm != "choice_without_model"]
 

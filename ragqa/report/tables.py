@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ragqa.evaluation.blocks import Table
-from ragqa.evaluation.reading import (
+from ragqa.report.blocks import Table
+from ragqa.report.reading import (
     COPY,
     NONE,
     OWN,

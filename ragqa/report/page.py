@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from string import Template
 from typing import Final
 
-from ragqa.evaluation.blocks import Section, escape
+from ragqa.report.blocks import Section, escape
 
 # Colours reach a contrast of 4.5 to 1 (WCAG AA) in both modes. Pictures keep white paper in the dark, since the colours
 # of arms are chosen for it.

@@ -17,8 +17,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-from ragqa.evaluation.blocks import Picture
-from ragqa.evaluation.reading import COPY, OWN, PLAIN, RANKS, SETS, Reading, Row, group_label
+from ragqa.report.blocks import Picture
+from ragqa.report.reading import COPY, OWN, PLAIN, RANKS, SETS, Reading, Row, group_label
 
 _BLACK, _ORANGE, _SKY, _GREEN, _BLUE, _RED, _PINK, _GREY = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#6B6B6B",
