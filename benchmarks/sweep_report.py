@@ -112,8 +112,8 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"Measured on {machine['date']} at commit `{machine['commit']}`: {machine['threads']} threads of "
         f"{machine['machine']}, no GPU. Baseline: the default recipe with {few['examples']} examples, "
-        f"{baseline['plan']['steps']} steps. Asked: the {len(asked)} of {few['validation']} validation questions that "
-        f"are not exact titles. The validation loss, in nats a token of the answer on {few['watched']} examples, was "
+        f"{baseline['plan']['steps']} steps. Asked: {len(asked)} validation questions that "
+        f"are not exact titles; what is left of {few['validation']} teaches the weights of what the retriever knew. The validation loss, in nats a token of the answer on {few['watched']} examples, was "
         f"{baseline['loss'][0]:.3f} before training. In brackets 95 % intervals, resampled by product; differences are to the baseline on the "
         "same questions.",
         "",
