@@ -6,6 +6,7 @@ if __name__ == "__main__":
     sys.stdout.write(
         "python -m benchmarks.road      time and memory of every stage, from a catalogue to an answer\n"
         "python -m benchmarks.training  speed and memory of fine-tuning, beside stock Trainer + peft and TRL\n"
+        "python -m benchmarks.retrieval is the right product found? by question kind and on shoppers' queries, beside peers\n"
         "python -m benchmarks.answers   all ways of answering compared, with intervals: does fine-tuning pay, does retrieval?\n"
         "python -m benchmarks.sweep     hyper-parameters of fine-tuning, one at a time, on validation questions\n"
     )

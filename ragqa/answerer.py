@@ -14,7 +14,7 @@ from ragqa import models
 from ragqa.errors import InputError, ModelError
 from ragqa.generation.adapter import Adapter, read_adapter
 from ragqa.generation.choice import MOST
-from ragqa.generation.decode import Draft, Generator
+from ragqa.generation.decode import Draft, Generator, copied
 from ragqa.generation.prompt import Prompt, PromptBuilder, PromptTemplate
 from ragqa.index.embedder import own_embedder
 from ragqa.index.storage import ProductIndex, Verify, open_index
@@ -62,7 +62,7 @@ class Answerer:
         self.settings = settings or _as_trained(self.trained)
         self.embedder_source = embedder_source
         self.generator_source: models.ModelSource | None = None
-        self.retriever = Retriever(index.store, index.dense, index.titles, embedder, index.confidence)
+        self.retriever = Retriever(index.store, index.dense, index.titles, index.words, embedder, index.confidence)
         self._generator_name, self._adapter = generator, adapter
         self._device, self._dtype = device, dtype
         self._generator: Generator | None = None
@@ -174,8 +174,15 @@ class Answerer:
             raise InputError("ask_many takes a list of questions; for one question call ask")
         use = AnswerSettings.from_dict(self.settings.to_dict() | settings) if settings else self.settings
         started = time.perf_counter()
-        found = self.retriever.retrieve(questions, max(use.top_k, use.context_products), use.max_question_chars)
-        return self._answer(found, use, (time.perf_counter() - started) / max(len(questions), 1))
+        least = self._least(use)
+        found = self.retriever.retrieve(
+            questions,
+            max(use.top_k, use.context_products),
+            use.max_question_chars,
+            fusion=use.fusion,
+            lexical=use.lexical,
+        )
+        return self._answer(found, use, least, (time.perf_counter() - started) / max(len(questions), 1))
 
     def answer(self, found: Sequence[Retrieval], **settings: Any) -> list[Answer]:
         """Answer questions from candidates that were retrieved before; for evaluation.
@@ -185,15 +192,20 @@ class Answerer:
             settings: overrides of `AnswerSettings`.
         """
         use = AnswerSettings.from_dict(self.settings.to_dict() | settings) if settings else self.settings
-        return self._answer(found, use, 0.0)
+        return self._answer(found, use, self._least(use), 0.0)
 
-    def _answer(self, found: Sequence[Retrieval], use: AnswerSettings, retrieve: float) -> list[Answer]:
+    def _least(self, use: AnswerSettings) -> float:
+        """The probability below which nothing is answered."""
+        if use.precision is None:
+            return use.min_confidence
+        # An adapter's own probability is calibrated: of answers that are all surer than this, at least so many are right.
+        return use.precision if self._mode() == "retrieval" else self.index.confidence.threshold(use.precision)
+
+    def _answer(self, found: Sequence[Retrieval], use: AnswerSettings, least: float, retrieve: float) -> list[Answer]:
         judges = self._mode() == "retrieval"  # the adapter judges candidates itself
-        answerable = [
-            i for i, r in enumerate(found) if (r.candidates if judges else r.confidence >= use.min_confidence)
-        ]
+        answerable = [i for i, r in enumerate(found) if (r.candidates if judges else r.confidence >= least)]
         share, started = {"retrieve": retrieve}, time.perf_counter()
-        if answerable and self._generator is None:
+        if answerable and self._generator is None and use.decoding != "copy":
             _ = self.generator
             share["load"] = (time.perf_counter() - started) / len(found)
         loaded = time.perf_counter()
@@ -201,7 +213,7 @@ class Answerer:
         generate = (time.perf_counter() - loaded) / max(len(answerable), 1)
         answers = [_abstain(r, use, share) for r in found]
         for i, (prompt, draft) in zip(answerable, written, strict=True):
-            if draft.confidence is not None and draft.confidence < use.min_confidence:
+            if draft.confidence is not None and draft.confidence < least:
                 answers[i] = replace(answers[i], confidence=round(draft.confidence, 4), prompt=prompt.text)
                 continue
             told = share | {"generate": generate}
@@ -212,6 +224,9 @@ class Answerer:
         """Prompts and answers, in order; computed in batches of like length."""
         if not found:
             return []
+        if use.decoding == "copy":
+            choice = self.trained.choice if self.trained and self._mode() == "retrieval" else None
+            return [copied(r, min(use.context_products, MOST), choice) for r in found]
         generator = self.generator
         builder = self._builder(generator, use, self.trained.template if self.trained else None)
         plain = self._mode() == "plain"

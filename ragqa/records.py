@@ -46,6 +46,8 @@ class Candidate:
         score: agreement with the question in [0, 1], 1.0 for an exact title; comparable within one index.
         cosine: cosine similarity of the title's and the question's embeddings, in [-1, 1].
         overlap: share of the question's character trigrams that the title holds, in [0, 1].
+        reverse_overlap: share of the title's trigrams that the question holds, in [0, 1].
+        coverage: share of the question's words that title or description hold, rare ones weighing more, in [0, 1].
         exact: the question names this title, whole.
     """
 
@@ -55,6 +57,8 @@ class Candidate:
     cosine: float
     overlap: float
     exact: bool
+    reverse_overlap: float = 0.0
+    coverage: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

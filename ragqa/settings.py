@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from ragqa.errors import InputError
 
-Decoding = Literal["auto", "extractive", "free"]
+Decoding = Literal["auto", "extractive", "free", "copy"]
+Fusion = Literal["weighted", "reciprocal-rank"]
+Lexical = Literal["postings", "rank-bm25"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,14 @@ class AnswerSettings(Settings):
         max_new_tokens: upper limit for the answer, in tokens.
         min_confidence: below this probability that the first candidate is the product asked for, the
             answerer abstains. 0 never abstains, 1 abstains unless the title was quoted exactly.
+        precision: share of the answers that is to be right; the answerer abstains wherever the index's own validation
+            questions say that more would be wrong. Replaces `min_confidence`.
         decoding: "extractive": the generator chooses the source, the text is that source's own;
-            "free": greedy generation; "auto": extractive, but free with an adapter that was trained plainly or by
-            another program.
+            "free": greedy generation; "copy": the likeliest candidate's description, whole, and no generator is loaded;
+            "auto": extractive, but free with an adapter that was trained plainly or by another program.
+        fusion: how dense and lexical search are made one, see `ragqa.retrieval.fuse`.
+        lexical: what searches by words: the index's own "postings", or "rank-bm25", the reference, which reads all titles
+            when first used, does not know descriptions, and takes time that grows with the catalogue.
         max_question_chars: longer questions are refused.
         batch_size: how many prompts the generator reads at once in `ask_many`.
     """
@@ -98,7 +105,10 @@ class AnswerSettings(Settings):
     context_tokens: int = 1024
     max_new_tokens: int = 160
     min_confidence: float = 0.5
+    precision: float | None = None
     decoding: Decoding = "auto"
+    fusion: Fusion = "weighted"
+    lexical: Lexical = "postings"
     max_question_chars: int = 4000
     batch_size: int = 8
 
@@ -116,6 +126,11 @@ class AnswerSettings(Settings):
         )
         if not isinstance(self.min_confidence, int | float) or not 0 <= self.min_confidence <= 1:
             problems.append(f"min_confidence must be from 0 to 1, not {self.min_confidence!r}")
-        if self.decoding not in ("auto", "extractive", "free"):
-            problems.append(f"decoding must be auto, extractive or free, not {self.decoding!r}")
+        if self.precision is not None and not (isinstance(self.precision, int | float) and 0 < self.precision <= 1):
+            problems.append(f"precision must be above 0 and at most 1, not {self.precision!r}")
+        for name, accepted in {"decoding": Decoding, "fusion": Fusion, "lexical": Lexical}.items():
+            if getattr(self, name) not in get_args(accepted):
+                names = get_args(accepted)
+                listed = f"{', '.join(names[:-1])} or {names[-1]}"
+                problems.append(f"{name} must be {listed}, not {getattr(self, name)!r}")
         return problems

@@ -123,6 +123,37 @@ def test_top_k_and_confidence_can_be_set_for_one_question(answerer: Answerer) ->
     assert not answerer.ask("Lumen Trail Headlamp LT-350", min_confidence=1.0).abstained
 
 
+def test_a_copied_answer_is_the_whole_description_and_loads_no_generator(demo_index: Path) -> None:
+    answerer = Answerer.from_pretrained(demo_index)
+    answer = answerer.ask("lumen headlamp LT-350", decoding="copy")
+    assert (answer.text, answer.prompt) == (answer.sources[0].description, "")
+    assert [source.cited for source in answer.sources] == [True, False, False, False, False]
+    assert "load" not in answer.timings
+    assert answerer._generator is None
+    assert answerer.ask("Do you have surfboards?", decoding="copy").abstained
+
+
+def test_a_wanted_precision_sets_how_much_is_answered(answerer: Answerer) -> None:
+    curve = answerer.index.confidence.curve
+    assert [point[0] for point in curve] == sorted(point[0] for point in curve)
+    loose, strict = curve[0][2], max(point[2] for point in curve)
+    questions = ["lumen headlamp LT-350", "flamenco skirt", "surfboards", "hamster wheel", "headlamp", "red"]
+
+    def answered(precision: float) -> int:
+        return sum(not a.abstained for a in answerer.ask_many(questions, precision=precision, decoding="copy"))
+
+    assert answered(loose) > answered(strict)
+
+
+@pytest.mark.parametrize("options", [{"fusion": "reciprocal-rank"}, {"lexical": "rank-bm25"}])
+def test_other_ways_of_retrieval_find_titles_in_part_too(answerer: Answerer, options: dict[str, Any]) -> None:
+    answer = answerer.ask("rede maracatu vermelha", min_confidence=0.0, decoding="copy", **options)
+    assert answer.sources[0].title == "Rede de Dormir Casal Maracatu, Vermelha"
+    scores = [source.score for source in answer.sources]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] <= 1
+
+
 def test_settings_out_of_range_are_told_all_at_once(answerer: Answerer) -> None:
     with pytest.raises(InputError, match=r"top_k must be .* not 0; min_confidence must be from 0 to 1, not 2"):
         answerer.ask("x", top_k=0, min_confidence=2)

@@ -33,7 +33,10 @@ WAY = [
 STEPS = {
     "models": ["source", "packaged", "device", "load"],
     "catalogue": ["columns", "formats", "read", "clean", "store", "export"],
-    "retrieval": ["text", "question", "embed", "dense", "titles", "noise", "confidence", "retriever"],
+    "retrieval": [
+        "text", "question", "embed", "dense", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",
+        "retriever",
+    ],
     "index": ["lock", "storage", "embedder", "build"],
     "generation": ["prompt", "choice", "adapter", "decode"],
     "training": [

@@ -22,7 +22,10 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "context_tokens": 1024,
         "max_new_tokens": 160,
         "min_confidence": 0.5,
+        "precision": None,
         "decoding": "auto",
+        "fusion": "weighted",
+        "lexical": "postings",
         "max_question_chars": 4000,
         "batch_size": 8,
     }
@@ -52,7 +55,11 @@ def test_settings_cannot_be_changed(kind: type[CleaningSettings] | type[AnswerSe
         (AnswerSettings, {"min_confidence": float("nan")}, "min_confidence must be from 0 to 1, not nan"),
         (AnswerSettings, {"min_confidence": "high"}, "min_confidence must be from 0 to 1, not 'high'"),
         (AnswerSettings, {"min_confidence": None}, "min_confidence must be from 0 to 1, not None"),
-        (AnswerSettings, {"decoding": "beam"}, "decoding must be auto, extractive or free, not 'beam'"),
+        (AnswerSettings, {"decoding": "beam"}, "decoding must be auto, extractive, free or copy, not 'beam'"),
+        (AnswerSettings, {"fusion": "sum"}, "fusion must be weighted or reciprocal-rank, not 'sum'"),
+        (AnswerSettings, {"lexical": "tf"}, "lexical must be postings or rank-bm25, not 'tf'"),
+        (AnswerSettings, {"precision": 0}, "precision must be above 0 and at most 1, not 0"),
+        (AnswerSettings, {"precision": 1.2}, "precision must be above 0 and at most 1, not 1.2"),
     ],
 )
 def test_a_value_out_of_range_is_refused(

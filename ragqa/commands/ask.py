@@ -10,13 +10,13 @@ import io
 import json
 import sys
 import textwrap
-from typing import Any
+from typing import Any, get_args
 
 from ragqa.commands.options import add_common, add_device, given
 from ragqa.errors import InputError, RagqaError
 from ragqa.models import DEFAULT_GENERATOR
 from ragqa.records import Answer
-from ragqa.settings import AnswerSettings
+from ragqa.settings import AnswerSettings, Decoding, Fusion, Lexical
 
 EXAMPLE = (
     'example: python -m ragqa.ask indexes/demo "Qual é a descrição deste produto: Rede de Dormir Casal Maracatu, Azul?"'
@@ -49,10 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"abstain below this probability of the right product (default: {default.min_confidence})",
     )
     parser.add_argument(
-        "--decoding",
-        choices=("auto", "extractive", "free"),
-        help="extractive: the source's own words; free: the generator writes (default: auto, free with a plain adapter)",
+        "--precision",
+        type=float,
+        metavar="SHARE",
+        help="abstain where more than the rest would be wrong, by the index's validation questions",
     )
+    parser.add_argument(
+        "--decoding",
+        choices=get_args(Decoding),
+        help="extractive: the source's own words; copy: the same without asking the generator; free: the generator "
+        "writes (default: auto, extractive but with a plain adapter)",
+    )
+    parser.add_argument("--fusion", choices=get_args(Fusion), help=f"of both searches (default: {default.fusion})")
+    parser.add_argument("--lexical", choices=get_args(Lexical), help=f"search by words (default: {default.lexical})")
     parser.add_argument("--batch-size", type=int, help=f"prompts read at once (default: {default.batch_size})")
     parser.add_argument("--generator", metavar="ID", help=f"a language model (default: {DEFAULT_GENERATOR})")
     parser.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter for it")

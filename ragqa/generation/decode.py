@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ragqa.errors import ModelError
 from ragqa.generation.choice import Choice, eligible, number_tokens
-from ragqa.generation.prompt import Prompt, cut_at_tokens
+from ragqa.generation.prompt import Prompt, Shown, cut_at_tokens
 from ragqa.records import Retrieval
 
 if TYPE_CHECKING:
@@ -199,6 +199,19 @@ class Generator:
         if not self.encodes:
             batch["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
         return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+
+
+def copied(found: Retrieval, count: int, choice: Choice | None) -> tuple[Prompt, Draft]:
+    """The likeliest of the first `count` candidates' description, whole, by an adapter's choice if there is one.
+
+    No model is asked; the prompt is empty.
+    """
+    shown = found.candidates[:count]
+    prompt = Prompt("", (), tuple(Shown(c, c.product.description) for c in shown))
+    if not shown:
+        return prompt, Draft("", None)
+    best, sure = choice.pick(shown, found.question.subject, found.confidence) if choice else (0, None)
+    return prompt, Draft(shown[best].product.description, best, sure)
 
 
 def decoder_start(model: Any) -> int:

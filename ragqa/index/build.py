@@ -41,6 +41,7 @@ from ragqa.index.storage import (
 from ragqa.progress import progress_bar, say
 from ragqa.retrieval.dense import DenseIndex, import_faiss
 from ragqa.retrieval.embed import Embedder, SentenceEmbedder
+from ragqa.retrieval.lexical import FILES, LexicalIndex, write_lexical
 from ragqa.retrieval.retriever import Retriever
 from ragqa.retrieval.titles import TitleTable
 from ragqa.settings import CleaningSettings
@@ -243,9 +244,9 @@ def _write_parts(
     seed: int,
     seconds: dict[str, float],
 ) -> dict[str, dict[str, Any]]:
-    """Write vectors, titles and confidence."""
+    """Write vectors, titles, words and confidence."""
     started = time.perf_counter()
-    for name in (VECTORS, TITLES, CONFIDENCE):
+    for name in (VECTORS, TITLES, *FILES, CONFIDENCE):
         (generation / name).unlink(missing_ok=True)
     titles = TitleTable.build(product.title for product in store)
     parts = {}
@@ -255,7 +256,11 @@ def _write_parts(
     with HashingFile(generation / TITLES) as file:
         titles.save(file)
     parts[TITLES] = {"size": file.size, "sha256": file.sha256}
-    confidence = Retriever(store, dense, titles, encoder).fit_confidence(seed=seed)
+    with progress_bar("words", len(store), "products") as bar:
+        written = write_lexical(store, generation, generation.parent / "words", bar.update)
+    parts |= {name: {"size": file.size, "sha256": file.sha256} for name, file in written.items()}
+    words = LexicalIndex.load(generation)
+    confidence = Retriever(store, dense, titles, words, encoder).fit_confidence(seed=seed)
     size, sha256 = write_json(generation / CONFIDENCE, confidence.to_dict())
     parts[CONFIDENCE] = {"size": size, "sha256": sha256}
     seconds["index"] = round(time.perf_counter() - started, 3)

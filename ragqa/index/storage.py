@@ -9,6 +9,9 @@
             products.arrow   id, title, description (Arrow IPC)
             vectors.faiss    unit vectors of the titles (FAISS)
             titles.bin       exact-title look-up (uint64 hashes and rows)
+            title-words.bin  which titles have a word, and its BM25 scores
+            description-words.bin  the same of the descriptions
+            spelling.bin     words of the titles by what is left of them without a letter
             confidence.json  the model behind `Answer.confidence`
             cleaning.json    what cleaning dropped, and why
         .partial/            an unfinished build; the same command goes on from it
@@ -32,11 +35,13 @@ from typing import Any, Final, Literal
 from ragqa.catalogue.store import ProductStore
 from ragqa.errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError
 from ragqa.files import replacing, sha256_of, storage_errors, sync_folder, write_json
+from ragqa.retrieval import lexical
 from ragqa.retrieval.confidence import Confidence
 from ragqa.retrieval.dense import DenseIndex
+from ragqa.retrieval.lexical import LexicalIndex
 from ragqa.retrieval.titles import TitleTable
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
 PRODUCTS: Final = "products.arrow"
@@ -44,7 +49,7 @@ VECTORS: Final = "vectors.faiss"
 TITLES: Final = "titles.bin"
 CONFIDENCE: Final = "confidence.json"
 CLEANING: Final = "cleaning.json"
-PARTS: Final = (PRODUCTS, VECTORS, TITLES, CONFIDENCE, CLEANING)
+PARTS: Final = (PRODUCTS, VECTORS, TITLES, *lexical.FILES, CONFIDENCE, CLEANING)
 
 Verify = Literal["auto", "full", "sizes"]
 _FULL_BELOW: Final = 2_000_000_000
@@ -64,6 +69,7 @@ class ProductIndex:
     store: ProductStore
     dense: DenseIndex
     titles: TitleTable
+    words: LexicalIndex
     confidence: Confidence
 
     def __len__(self) -> int:
@@ -116,10 +122,12 @@ def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:
     store = ProductStore(folder / PRODUCTS)
     dense = DenseIndex.load(folder / VECTORS)
     titles = TitleTable.load(folder / TITLES)
+    words = LexicalIndex.load(folder)
     counts = {
         "products": len(store),
         "vectors": len(dense),
         "titles": len(titles),
+        "words": len(words),
         "manifest": manifest["count"],
     }
     if len(set(counts.values())) != 1 or dense.dimension != manifest["dimension"]:
@@ -131,7 +139,7 @@ def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:
         confidence = Confidence.from_dict(json.loads((folder / CONFIDENCE).read_text("utf-8")))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise IndexDamagedError(f"{folder / CONFIDENCE}: not readable; build the index anew") from error
-    return ProductIndex(folder, manifest, store, dense, titles, confidence)
+    return ProductIndex(folder, manifest, store, dense, titles, words, confidence)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

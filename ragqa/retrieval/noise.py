@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from ragqa.retrieval.text import fold
+
 
 def partial_title(title: str, random_: random.Random, keep: float = 0.65) -> str:
     """`title` with some of its words left out, in order, at least one kept."""
@@ -29,6 +31,14 @@ def mistyped(title: str, random_: random.Random, rate: float = 0.06) -> str:
         else:
             chars[i] = random_.choice("abcdefghijklmnopqrstuvwxyz")
     return "".join(chars)
+
+
+def with_clues(title: str, description: str, random_: random.Random) -> str:
+    """Half of `title`'s words and two or three longer ones that stand only in `description`; "" if it has none."""
+    held = set(fold(title).split())
+    words = sorted({word for word in fold(description).split() if len(word) > 3} - held)
+    clues = random_.sample(words, min(len(words), random_.choice((2, 3))))
+    return " ".join([partial_title(title, random_, keep=0.5), *clues]) if clues else ""
 
 
 def reordered(title: str, random_: random.Random) -> str:

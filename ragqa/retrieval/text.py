@@ -10,6 +10,8 @@ from typing import Final
 # Signs that tell products apart ("C++", "C#", "4.5 mm", "1/4", "-5 °C") stay; all other punctuation is a blank.
 _SIGN: Final = re.compile(r"(?P<kept>(?<=\d)[.,/](?=\d)|(?<!\w)-(?=\d))|[^\w\s+#]|_")
 
+# The same for ASCII, where what goes can be said without what stays: several times as fast.
+_ASCII_SIGN: Final = re.compile(r"(?<!\d)[.,/]|[.,/](?!\d)|(?<=\w)-|-(?!\d)|[^\w\s+#.,/-]|_")
 _FRACTION: Final = re.compile("[\u00bc-\u00be\u2150-\u215e]")
 
 
@@ -21,12 +23,13 @@ def fold(text: str) -> str:
     >>> fold("C++ Primer")
     'c++ primer'
     """
-    if not text.isascii():
-        text = _FRACTION.sub(r" \g<0>", text)
-        # Twice, since compatibility forms such as a mathematical A have a capital inside.
-        for _ in range(2):
-            decomposed = unicodedata.normalize("NFKD", text.casefold())
-            text = _without_accents(decomposed)
+    if text.isascii():
+        return " ".join(_ASCII_SIGN.sub(" ", text.lower()).split())
+    text = _FRACTION.sub(r" \g<0>", text)
+    # Twice, since compatibility forms such as a mathematical A have a capital inside.
+    for _ in range(2):
+        decomposed = unicodedata.normalize("NFKD", text.casefold())
+        text = _without_accents(decomposed)
     return " ".join(_SIGN.sub(_fold_sign, text.casefold()).split())
 
 

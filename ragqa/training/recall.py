@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from ragqa.records import Product
 from ragqa.retrieval.dense import DenseIndex
 from ragqa.retrieval.embed import Embedder, Vectors
+from ragqa.retrieval.lexical import build_lexical
 from ragqa.retrieval.question import parse_question
 from ragqa.retrieval.retriever import Retriever
 from ragqa.retrieval.text import fold
@@ -56,7 +57,8 @@ def rank_titles(
     """
     dense = DenseIndex.empty(vectors.shape[1])
     dense.add(vectors)
-    retriever = Retriever(products, dense, TitleTable.build(product.title for product in products), embedder)
+    titles = TitleTable.build(product.title for product in products)
+    retriever = Retriever(products, dense, titles, build_lexical(products), embedder)
     title_of = {product.id: fold(product.title) for product in products}
     ranked = []
     for start in range(0, len(asked), _BLOCK):

@@ -38,7 +38,8 @@ def test_a_finished_build_leaves_one_generation_and_no_remains(tmp_path: Path) -
     build_index(ROWS, tmp_path / "x")
     assert entries(tmp_path / "x") == {CURRENT, "g000001", ".lock"}
     assert entries(tmp_path / "x" / "g000001") == {
-        "manifest.json", "products.arrow", "vectors.faiss", "titles.bin", "confidence.json", "cleaning.json",
+        "manifest.json", "products.arrow", "vectors.faiss", "titles.bin", "title-words.bin", "description-words.bin",
+        "spelling.bin", "confidence.json", "cleaning.json",
     }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import pytest
 from ragqa.catalogue.store import ProductStore, StoreWriter
 from ragqa.records import Product
 from ragqa.retrieval.dense import DenseIndex
+from ragqa.retrieval.lexical import build_lexical
 from ragqa.retrieval.retriever import Retriever
 from ragqa.retrieval.titles import TitleTable
 from tests.conftest import TrigramEmbedder
@@ -26,11 +27,13 @@ TITLES = [
 @pytest.fixture
 def retriever(tmp_path: Path, trigram_embedder: TrigramEmbedder) -> Retriever:
     titles = [title for _, title in TITLES]
+    products = [Product(id_, title, f"about {title}") for id_, title in TITLES]
     with StoreWriter(tmp_path / "p.arrow") as writer:
-        writer.add([Product(id_, title, f"about {title}") for id_, title in TITLES])
+        writer.add(products)
     dense = DenseIndex.empty(trigram_embedder.dimension)
     dense.add(trigram_embedder.embed_titles(titles))
-    return Retriever(ProductStore(tmp_path / "p.arrow"), dense, TitleTable.build(titles), trigram_embedder)
+    store, words = ProductStore(tmp_path / "p.arrow"), build_lexical(products)
+    return Retriever(store, dense, TitleTable.build(titles), words, trigram_embedder)
 
 
 def ids(retriever: Retriever, question: str, k: int = 9) -> list[str]:

@@ -1,0 +1,180 @@
+import random
+from pathlib import Path
+
+import bm25s
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rank_bm25 import BM25Plus
+
+from ragqa.errors import IndexDamagedError
+from ragqa.files import HashingFile
+from ragqa.records import Product
+from ragqa.retrieval import lexical
+from ragqa.retrieval.lexical import LexicalIndex, RankBM25, build_lexical
+from ragqa.retrieval.postings import K1, B, Postings, PostingsWriter
+from ragqa.retrieval.terms import terms
+
+WORDS = [
+    "lamp",
+    "trail",
+    "red",
+    "blue",
+    "cotton",
+    "steel",
+    "lt-350",
+    "r20",
+    "32gb",
+    "kettle",
+    "hammock",
+    "for",
+    "the",
+    "with",
+]
+
+
+def catalogue(count: int, seed: int = 0) -> list[Product]:
+    random_ = random.Random(seed)
+    weights = [1 / (rank + 1) for rank in range(len(WORDS))]
+
+    def text(least: int, most: int) -> str:
+        return " ".join(random_.choices(WORDS, weights, k=random_.randint(least, most)))
+
+    return [Product(str(i), text(1, 9), text(0, 40)) for i in range(count)]
+
+
+def titles_only(products: list[Product], folder: Path) -> LexicalIndex:
+    writer = PostingsWriter(folder / "scratch")
+    for start in range(0, len(products), 7):
+        writer.add([terms(p.title) for p in products[start : start + 7]])
+    with HashingFile(folder / "postings.bin") as file:
+        writer.write(file)
+    return LexicalIndex(Postings.load(folder / "postings.bin"))
+
+
+QUESTIONS = [
+    "red lamp",
+    "r20",
+    "the lamp with the steel kettle",
+    "hammock 32 gb",
+    "kettle kettle red",
+    "nothing of it",
+    "",
+]
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_ranking_is_that_of_rank_bm25_and_of_bm25s(question: str, tmp_path: Path) -> None:
+    products = catalogue(300)
+    words, corpus = terms(question), [terms(p.title) for p in products]
+    index = titles_only(products, tmp_path)
+    rows, scores = index.search(words, 1000)
+    reference = BM25Plus(corpus, k1=K1, b=B)
+    expected = reference.get_scores(words)
+    # Its delta is added to all rows alike.
+    np.testing.assert_allclose(expected[rows] - scores, expected.min() if words else 0, atol=1e-4)
+    assert {int(row) for row in np.flatnonzero(expected > expected.min() + 1e-6)} == set(rows.tolist())
+    other = bm25s.BM25(method="bm25+", k1=K1, b=B, delta=1)
+    other.index(corpus, show_progress=False)
+    known = [word for word in words if word in other.vocab_dict]
+    if known:
+        found = other.get_scores(known)
+        np.testing.assert_allclose(np.sort(found[rows])[::-1], found[rows], atol=1e-4)
+        assert RankBM25([p.title for p in products]).search(words, 5)[0].tolist() == rows[:5].tolist()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 30), st.lists(st.sampled_from(WORDS), max_size=8))
+def test_leaving_rows_out_early_changes_nothing(seed: int, k: int, question: list[str]) -> None:
+    products = catalogue(60, seed)
+    index = build_lexical(products)
+    words = terms(" ".join(question))
+    total = np.zeros(len(products))
+    for postings, weight in ((index.titles, 1.0), (index.descriptions, lexical.DESCRIPTION_WEIGHT)):
+        assert postings is not None
+        for word in words:
+            place = postings.find(word)
+            if place is not None:
+                rows, adding = postings.entries(place)
+                total[rows] += weight * adding
+    expected = [row for row in np.lexsort((np.arange(len(total)), -total.round(4))) if total[row] > 0][:k]
+    rows, scores = index.search(words, k)
+    assert len(rows) == len(expected)
+    np.testing.assert_allclose(scores, total[rows], rtol=1e-4)
+    np.testing.assert_allclose(scores, total[expected], rtol=1e-4)
+
+
+def test_a_word_of_a_description_finds_its_product_and_one_of_a_title_counts_more() -> None:
+    products = [
+        Product("a", "Lamp", "Gives red light"),
+        Product("b", "Red chair", "For one"),
+        Product("c", "Table", "Oak"),
+    ]
+    index = build_lexical([*products, *(Product(str(i), f"Thing {i}", "") for i in range(20))])
+    assert index.search(terms("red"), 5)[0].tolist() == [1, 0]
+    assert index.search(terms("oak"), 5)[0].tolist() == [2]
+
+
+def test_coverage_weighs_rare_words_more_and_is_one_where_all_are_held() -> None:
+    products = [Product(str(i), "lamp", "") for i in range(20)] + [
+        Product("x", "lamp kettle", ""),
+        Product("y", "kettle", "a lamp"),
+    ]
+    index = build_lexical(products)
+    shares = index.coverage(terms("lamp kettle"), np.array([0, 20, 21], np.uint32))
+    assert shares[1] == shares[2] == pytest.approx(1)
+    assert 0 < shares[0] < 0.1
+    assert index.coverage(terms("lamp unheard"), np.array([0], np.uint32))[0] < 0.1
+    assert index.coverage([], np.array([0], np.uint32)).tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("hammok", "hammock"),
+        ("hammocck", "hammock"),
+        ("hamnock", "hammock"),
+        ("hmamock", "hammock"),
+        ("hammocks", "hammock"),
+    ],
+)
+def test_a_mistyped_word_finds_what_was_meant(typed: str, meant: str) -> None:
+    index = build_lexical([Product("a", "Cotton hammock", ""), Product("b", "Steel kettle", "")])
+    assert index.search(terms(typed), 5)[0].tolist() == [0]
+    assert index.coverage(terms(typed), np.array([0, 1], np.uint32)).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("typed", ["xyz", "ammock", "ham", "350", "hummack"])
+def test_what_is_too_short_or_too_far_is_no_mistake_for_anything(typed: str) -> None:
+    index = build_lexical([Product("a", "Cotton hammock", ""), Product("b", "Steel kettle", "")])
+    assert index.search(terms(typed), 5)[0].tolist() == []
+
+
+def test_what_was_written_is_what_is_mapped(tmp_path: Path) -> None:
+    products = catalogue(50)
+    files = lexical.write_lexical(products, tmp_path, tmp_path / "scratch")
+    assert not (tmp_path / "scratch").exists()
+    assert {name: file.size for name, file in files.items()} == {
+        n: (tmp_path / n).stat().st_size for n in lexical.FILES
+    }
+    mapped, made = LexicalIndex.load(tmp_path), build_lexical(products)
+    for question in QUESTIONS:
+        for one, other in zip(mapped.search(terms(question), 9), made.search(terms(question), 9), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", lexical.FILES)
+@pytest.mark.parametrize("size", [3, -5])
+def test_a_file_cut_short_is_refused(name: str, size: int, tmp_path: Path) -> None:
+    lexical.write_lexical(catalogue(50), tmp_path, tmp_path / "scratch")
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[:size])
+    with pytest.raises(IndexDamagedError, match="build the index anew"):
+        LexicalIndex.load(tmp_path)
+
+
+def test_a_catalogue_without_a_word_is_searched_in_vain() -> None:
+    index = build_lexical([Product("a", "!!!", ""), Product("b", "🎉", "")])
+    assert index.search(terms("lamp"), 5)[0].tolist() == []
+    assert len(index) == 2
