@@ -33,6 +33,7 @@ _HOME = {
     "merge": "ragqa.training.merge",
     "open_index": "ragqa.index.storage",
     "prepare": "ragqa.catalogue.export",
+    "update_index": "ragqa.index.update",
 }
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "merge",
     "open_index",
     "prepare",
+    "update_index",
 ]
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from ragqa.errors import RagqaError
     from ragqa.index.build import build_index
     from ragqa.index.storage import open_index
+    from ragqa.index.update import update_index
     from ragqa.records import Answer, Product, Source
     from ragqa.settings import AnswerSettings, CleaningSettings
     from ragqa.training.embedder import fine_tune_retriever

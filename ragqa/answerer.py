@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ragqa import models
 from ragqa.errors import InputError, ModelError
@@ -19,22 +19,15 @@ from ragqa.generation.prompt import Prompt, PromptBuilder, PromptTemplate
 from ragqa.index.embedder import own_embedder
 from ragqa.index.storage import ProductIndex, Verify, open_index
 from ragqa.progress import say
-from ragqa.records import Answer, Candidate, Language, Retrieval, Source
+from ragqa.records import Answer, Retrieval
+from ragqa.replies import ABSTENTIONS, SEVERAL, abstention, reply
 from ragqa.retrieval.embed import Embedder, SentenceEmbedder
+from ragqa.retrieval.rerank import CrossEncoderReranker, Reranker
 from ragqa.retrieval.retriever import Retriever
 from ragqa.saved import SAVED, read_saved, save
 from ragqa.settings import AnswerSettings
 
-SEVERAL: Final[dict[Language, str]] = {
-    "en": "Several products fit this question; please name one of those below.",
-    "pt": "Vários produtos correspondem a essa pergunta; indique um dos listados abaixo.",
-    "es": "Varios productos corresponden a esta pregunta; indique uno de los de abajo.",
-}
-ABSTENTIONS: Final[dict[Language, str]] = {
-    "en": "This catalogue does not seem to have that product.",
-    "pt": "Este catálogo não parece ter esse produto.",
-    "es": "Este catálogo no parece tener ese producto.",
-}
+__all__ = ["ABSTENTIONS", "SEVERAL", "Answerer"]
 
 
 class Answerer:
@@ -52,6 +45,7 @@ class Answerer:
         embedder_source: models.ModelSource | None = None,
         generator: str = models.DEFAULT_GENERATOR,
         adapter: str | None = None,
+        reranker: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
         settings: AnswerSettings | None = None,
@@ -64,8 +58,11 @@ class Answerer:
         self.generator_source: models.ModelSource | None = None
         self.retriever = Retriever(index.store, index.dense, index.titles, index.words, embedder, index.confidence)
         self._generator_name, self._adapter = generator, adapter
+        self.reranker_name = reranker
+        self.reranker_source: models.ModelSource | None = None
         self._device, self._dtype = device, dtype
         self._generator: Generator | None = None
+        self._reranker: Reranker | None = None
         self._loading = threading.Lock()
 
     @classmethod
@@ -76,6 +73,7 @@ class Answerer:
         generator: str | None = None,
         adapter: str | None = None,
         embedder: str | None = None,
+        reranker: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
         settings: AnswerSettings | None = None,
@@ -89,14 +87,16 @@ class Answerer:
                 on, or the default.
             adapter: a folder with a LoRA adapter for it, such as `ragqa.fine_tune` writes.
             embedder: where the encoder that built the index lies now; None takes it by its name.
+            reranker: a cross-encoder (Hub id or folder) that reads the first candidates again, see `AnswerSettings`; None
+                takes the saved one, if there is one.
             device, dtype: "auto", or as in ``--device`` and ``--dtype``.
             settings: how questions are answered; None takes what the adapter was trained with, or the defaults.
             verify: how thoroughly the index is checked, see `ragqa.open_index`.
 
         Raises:
             IndexNotFoundError, IndexMismatchError, IndexDamagedError: the index cannot be used.
-            ModelError: the embedder cannot be found, or the adapter was trained with another prompt template. (The
-                generator is loaded when first needed.)
+            ModelError: the embedder cannot be found, or the adapter was trained with another prompt template. (Generator
+                and reranker are loaded when first needed.)
         """
         folder = Path(path)
         if not folder.exists() and models.is_hub_id(str(path)):
@@ -111,6 +111,7 @@ class Answerer:
             generator = generator or str(folder / "generator")
             embedder = embedder or str(folder / "embedder")
             adapter = adapter or (str(folder / "adapter") if saved.get("adapter") else None)
+            reranker = reranker or (str(folder / "reranker") if saved.get("reranker") else None)
             if settings is None:
                 settings = AnswerSettings.from_dict(saved["settings"])
             folder = folder / "index"
@@ -123,6 +124,7 @@ class Answerer:
             embedder_source=source,
             generator=generator or _base_of(adapter),
             adapter=adapter,
+            reranker=reranker,
             device=device,
             dtype=dtype,
             settings=settings,
@@ -155,6 +157,20 @@ class Answerer:
                 self._generator, self.generator_source = Generator(model, tokenizer, choice), source
             return self._generator
 
+    @property
+    def reranker(self) -> Reranker | None:
+        """The reranker, loaded on first use; None where none was named.
+
+        Raises:
+            ModelError: it cannot be found or loaded, or has more than one label.
+        """
+        with self._loading:
+            if self._reranker is None and self.reranker_name is not None:
+                model, source = models.load_reranker(self.reranker_name, self._device, self._dtype)
+                say(f"reranker {source}, {models.describe(model)}")
+                self._reranker, self.reranker_source = CrossEncoderReranker(model), source
+            return self._reranker
+
     def ask(self, question: str, **settings: Any) -> Answer:
         """Answer one question.
 
@@ -174,15 +190,21 @@ class Answerer:
             raise InputError("ask_many takes a list of questions; for one question call ask")
         use = AnswerSettings.from_dict(self.settings.to_dict() | settings) if settings else self.settings
         started = time.perf_counter()
-        least = self._least(use)
+        least, load = self._least(use), {}
+        if use.rerank_depth and self._reranker is None and self.reranker is not None:
+            load["load"] = (time.perf_counter() - started) / max(len(questions), 1)
+            started = time.perf_counter()
         found = self.retriever.retrieve(
             questions,
             max(use.top_k, use.context_products),
             use.max_question_chars,
             fusion=use.fusion,
             lexical=use.lexical,
+            reranker=self._reranker,
+            rerank_depth=use.rerank_depth,
         )
-        return self._answer(found, use, least, (time.perf_counter() - started) / max(len(questions), 1))
+        retrieve = (time.perf_counter() - started) / max(len(questions), 1)
+        return self._answer(found, use, least, {"retrieve": retrieve} | load)
 
     def answer(self, found: Sequence[Retrieval], **settings: Any) -> list[Answer]:
         """Answer questions from candidates that were retrieved before; for evaluation.
@@ -192,7 +214,7 @@ class Answerer:
             settings: overrides of `AnswerSettings`.
         """
         use = AnswerSettings.from_dict(self.settings.to_dict() | settings) if settings else self.settings
-        return self._answer(found, use, self._least(use), 0.0)
+        return self._answer(found, use, self._least(use), {"retrieve": 0.0})
 
     def _least(self, use: AnswerSettings) -> float:
         """The probability below which nothing is answered."""
@@ -201,23 +223,25 @@ class Answerer:
         # An adapter's own probability is calibrated: of answers that are all surer than this, at least so many are right.
         return use.precision if self._mode() == "retrieval" else self.index.confidence.threshold(use.precision)
 
-    def _answer(self, found: Sequence[Retrieval], use: AnswerSettings, least: float, retrieve: float) -> list[Answer]:
+    def _answer(
+        self, found: Sequence[Retrieval], use: AnswerSettings, least: float, share: dict[str, float]
+    ) -> list[Answer]:
         judges = self._mode() == "retrieval"  # the adapter judges candidates itself
         answerable = [i for i, r in enumerate(found) if (r.candidates if judges else r.confidence >= least)]
-        share, started = {"retrieve": retrieve}, time.perf_counter()
+        started = time.perf_counter()
         if answerable and self._generator is None and use.decoding != "copy":
             _ = self.generator
-            share["load"] = (time.perf_counter() - started) / len(found)
+            share["load"] = share.get("load", 0.0) + (time.perf_counter() - started) / len(found)
         loaded = time.perf_counter()
         written = self._write([found[i] for i in answerable], use)
         generate = (time.perf_counter() - loaded) / max(len(answerable), 1)
-        answers = [_abstain(r, use, share) for r in found]
+        answers = [abstention(r, use, share) for r in found]
         for i, (prompt, draft) in zip(answerable, written, strict=True):
             if draft.confidence is not None and draft.confidence < least:
                 answers[i] = replace(answers[i], confidence=round(draft.confidence, 4), prompt=prompt.text)
                 continue
             told = share | {"generate": generate}
-            answers[i] = _answer(answers[i], found[i], use.top_k, (prompt, draft), told)
+            answers[i] = reply(answers[i], found[i], use.top_k, (prompt, draft), told)
         return answers
 
     def _write(self, found: Sequence[Retrieval], use: AnswerSettings) -> list[tuple[Prompt, Draft]]:
@@ -262,7 +286,7 @@ class Answerer:
         return PromptBuilder(generator.tokenizer, template, max_tokens=limit)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Save everything that answering needs: index, embedder, generator, adapter, settings.
+        """Save everything that answering needs: index, embedder, generator, adapter, reranker, settings.
 
         The folder appears whole or not at all; a saved Answerer that was there before is replaced.
 
@@ -270,12 +294,21 @@ class Answerer:
             InputError: the folder holds something else, or this Answerer was made from parts.
             StorageError: it cannot be written.
         """
-        source, _ = self.embedder_source, self.generator
+        source, _, _ = self.embedder_source, self.generator, self.reranker
         if source is None or self.generator_source is None:
             raise InputError("this Answerer was made from parts, not by from_pretrained; it cannot be saved")
         template = self.trained.template if self.trained else PromptTemplate()
         adapter = Path(self._adapter) if self._adapter else None
-        save(Path(folder).resolve(), self.index, source, self.generator_source, adapter, template, self.settings)
+        save(
+            Path(folder).resolve(),
+            self.index,
+            source,
+            self.generator_source,
+            adapter,
+            self.reranker_source,
+            template,
+            self.settings,
+        )
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Save to the Hub as a model repository; `from_pretrained(repo_id)` opens it.
@@ -309,47 +342,3 @@ def _base_of(adapter: str | None) -> str:
     """The base model that an adapter of ragqa's was trained on; the default for others."""
     trained = read_adapter(adapter) if adapter else None
     return str(trained.base["name"]) if trained else models.DEFAULT_GENERATOR
-
-
-def _sources(candidates: Sequence[Candidate], cited: Candidate | None = None) -> tuple[Source, ...]:
-    return tuple(
-        Source(c.product.id, c.product.title, c.product.description, round(c.score, 4), c.exact, c is cited)
-        for c in candidates
-    )
-
-
-def _abstain(found: Retrieval, use: AnswerSettings, timings: dict[str, float]) -> Answer:
-    question = found.question
-    return Answer(
-        question=question.text,
-        text=(SEVERAL if found.fitting else ABSTENTIONS)[question.language],
-        sources=_sources((found.fitting or found.candidates)[: max(use.top_k, 2) if found.fitting else use.top_k]),
-        abstained=True,
-        several=bool(found.fitting),
-        confidence=round(found.confidence, 4),
-        language=question.language,
-        timings=timings | {"generate": 0.0, "total": sum(timings.values())},
-    )
-
-
-def _answer(
-    abstained: Answer, found: Retrieval, top_k: int, written: tuple[Prompt, Draft], timings: dict[str, float]
-) -> Answer:
-    prompt, draft = written
-    cited = prompt.shown[draft.chosen].candidate if draft.chosen is not None else None
-    if cited is None and prompt.shown:
-        cited = next((c for c in found.candidates if draft.text and draft.text in c.product.description), None)
-    # What was cited is always among the sources, also where top_k is smaller than the context.
-    listed = list(found.candidates[:top_k])
-    if cited is not None and cited not in listed:
-        listed[-1] = cited
-    return replace(
-        abstained,
-        text=draft.text,
-        sources=_sources(listed, cited),
-        abstained=False,
-        several=False,
-        confidence=round(draft.confidence, 4) if draft.confidence is not None else abstained.confidence,
-        timings=timings | {"total": sum(timings.values())},
-        prompt=prompt.text,
-    )

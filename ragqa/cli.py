@@ -20,6 +20,7 @@ from ragqa.errors import RagqaError
 COMMANDS: Final = {
     "prepare": ("ragqa.commands.prepare", "clean a catalogue and save it as Parquet, CSV or JSON lines"),
     "build-index": ("ragqa.commands.build_index", "build a product index from a catalogue"),
+    "update": ("ragqa.commands.update", "bring an index to a new state of its catalogue"),
     "fine-tune-retriever": (
         "ragqa.commands.fine_tune_retriever",
         "train an index's own sentence encoder on its catalogue",

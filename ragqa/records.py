@@ -43,7 +43,8 @@ class Candidate:
 
     Attributes:
         row: row of the product in its store.
-        score: agreement with the question in [0, 1], 1.0 for an exact title; comparable within one index.
+        score: agreement with the question in [0, 1], 1.0 for an exact title; comparable within one index. With a
+            reranker, the mean of this and its relevance, see `ragqa.retrieval.rerank`.
         cosine: cosine similarity of the title's and the question's embeddings, in [-1, 1].
         overlap: share of the question's character trigrams that the title holds, in [0, 1].
         reverse_overlap: share of the title's trigrams that the question holds, in [0, 1].
@@ -67,7 +68,9 @@ class Retrieval:
 
     Attributes:
         candidates: best first; ties are broken by product id.
-        confidence: calibrated probability in [0, 1] that the first candidate is what was asked for.
+        confidence: calibrated probability in [0, 1] that the first candidate is what was asked for. It was fitted
+            without a reranker: with one it is what the retriever's own evidence says of the candidate that is now the
+            first, too little where the reranker was right to put it there.
         fitting: those that have every word of the question in their titles, if they are two or more and none bears it
             exactly; else empty.
     """
@@ -105,8 +108,8 @@ class Answer:
         several: the answerer abstained because several products fit; they are the `sources`.
         confidence: calibrated probability that `sources[0]` is the product asked for; with an adapter trained with
             retrieval, that the cited source is.
-        timings: seconds by stage: "retrieve", "load" (of the generator, the first time), "generate", "total"; for a
-            batch, the batch's share.
+        timings: seconds by stage: "retrieve" (with reranking), "load" (of reranker and generator, the first time),
+            "generate", "total"; for a batch, the batch's share.
         prompt: the text the generator was given, "" when it was not asked.
     """
 

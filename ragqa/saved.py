@@ -26,6 +26,7 @@ def save(
     embedder: models.ModelSource,
     generator: models.ModelSource,
     adapter: Path | None,
+    reranker: models.ModelSource | None,
     template: PromptTemplate,
     settings: AnswerSettings,
 ) -> None:
@@ -51,6 +52,8 @@ def save(
             generator.copy_to(new / "generator")
             if adapter:
                 copy_folder(adapter, new / "adapter")
+            if reranker:
+                reranker.copy_to(new / "reranker")
             write_json(
                 new / SAVED,
                 {
@@ -58,6 +61,7 @@ def save(
                     "embedder": embedder.to_dict(),
                     "generator": generator.to_dict(),
                     "adapter": bool(adapter),
+                    "reranker": reranker.to_dict() if reranker else None,
                     "prompt": asdict(template),
                     "settings": settings.to_dict(),
                 },

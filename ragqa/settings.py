@@ -96,6 +96,9 @@ class AnswerSettings(Settings):
         fusion: how dense and lexical search are made one, see `ragqa.retrieval.fuse`.
         lexical: what searches by words: the index's own "postings", or "rank-bm25", the reference, which reads all titles
             when first used, does not know descriptions, and takes time that grows with the catalogue.
+        rerank_depth: how many of the first candidates a reranker reads, where there is one; 0 for none. What it says of
+            them is not in `min_confidence` and `precision`: these go by the retriever's own evidence, which was fitted
+            without it, for the candidate that is now the first.
         max_question_chars: longer questions are refused.
         batch_size: how many prompts the generator reads at once in `ask_many`.
     """
@@ -109,6 +112,7 @@ class AnswerSettings(Settings):
     decoding: Decoding = "auto"
     fusion: Fusion = "weighted"
     lexical: Lexical = "postings"
+    rerank_depth: int = 20
     max_question_chars: int = 4000
     batch_size: int = 8
 
@@ -120,6 +124,7 @@ class AnswerSettings(Settings):
                 "context_products": 1,
                 "context_tokens": 128,
                 "max_new_tokens": 1,
+                "rerank_depth": 0,
                 "max_question_chars": 1,
                 "batch_size": 1,
             },

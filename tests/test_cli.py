@@ -47,7 +47,7 @@ def test_the_overview_names_every_command(capsys: Captured) -> None:
 
 def test_an_unknown_command_or_option_is_told(capsys: Captured) -> None:
     assert (
-        "no command 'asc'; there are prepare, build-index, fine-tune-retriever, fine-tune, benchmark, merge, ask"
+        "no command 'asc'; there are prepare, build-index, update, fine-tune-retriever, fine-tune, benchmark, merge, ask"
         in fails(["asc"], capsys)
     )
     assert "unrecognized arguments: --topk 3" in fails(["ask", "x", "q", "--topk", "3"], capsys)
@@ -70,6 +70,9 @@ def test_a_missing_index_is_told_with_the_command_that_builds_it(tmp_path: Path,
         (["lumen 350", "--generator", "no/such"], "no/such: not in the Hub's cache"),
         (["lumen 350", "--adapter", "nowhere"], "nowhere: no LoRA adapter in this folder"),
         (["q", "--embedder", "nowhere"], "nowhere: no such folder"),
+        (["q", "--reranker", "nowhere"], "nowhere: no such folder"),
+        (["q", "--rerank-depth", "-1"], "rerank_depth must be a whole number of at least 0"),
+        (["q", "--rerank-depth", "9"], "--rerank-depth: there is no reranker; name one with --reranker"),
     ],
 )
 def test_a_mistake_in_a_question_or_option_is_one_line(
@@ -143,7 +146,7 @@ def test_without_a_question_questions_are_read_a_line_each(demo_index: Path) -> 
     done = subprocess.run(
         [sys.executable, "-m", "ragqa.ask", str(demo_index), "-q"],
         input=f"Lumen Trail Headlamp LT-350\n\n{'x' * 5000}\nThe Lighthouse Keeper's Kittens\n",
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.stdout.count("Q: ") == 2, done.stderr
     assert "error: the question has 5,0" in done.stderr
@@ -153,7 +156,7 @@ def test_without_a_question_questions_are_read_a_line_each(demo_index: Path) -> 
 
 def test_a_broken_pipe_is_no_traceback(demo_index: Path) -> None:
     command = f"{shlex.quote(sys.executable)} -m ragqa.ask {shlex.quote(str(demo_index))} a b c -q | head -c 1"
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
 

@@ -20,6 +20,7 @@ WAY = [
     "retrieval",
     "index",
     "generation",
+    "replies",
     "saved",
     "answerer",
     "training",
@@ -31,13 +32,15 @@ WAY = [
 ]
 # Within the packages whose modules are steps themselves.
 STEPS = {
-    "models": ["source", "packaged", "device", "load"],
+    "models": ["source", "packaged", "device", "precision", "load"],
     "catalogue": ["columns", "formats", "read", "clean", "store", "export"],
     "retrieval": [
-        "text", "question", "embed", "dense", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",
-        "retriever",
+        "text", "question", "bert", "embed", "dense", "rows", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",
+        "rerank", "retriever",
     ],
-    "index": ["lock", "storage", "embedder", "build"],
+    "index": [
+        "lock", "storage", "embedder", "blocks", "recipe", "tune", "vectors", "build", "changes", "update",
+    ],
     "generation": ["prompt", "choice", "adapter", "decode"],
     "training": [
         "groups", "questions", "splits", "contexts", "recipe", "examples", "tokens", "packs", "tree_attention", "lora", "batches",
@@ -50,7 +53,17 @@ STEPS = {
     "report": ["reading", "summary", "blocks", "tables", "plots", "answers", "page", "document"],
     "comparison": ["profile", "arms", "stages", "steps", "run"],
 }  # fmt: skip
-SHIMS = {"prepare", "build_index", "fine_tune", "fine_tune_retriever", "benchmark", "merge", "ask", "__init__"}
+SHIMS = {
+    "prepare",
+    "build_index",
+    "update",
+    "fine_tune",
+    "fine_tune_retriever",
+    "benchmark",
+    "merge",
+    "ask",
+    "__init__",
+}
 MODULES = sorted(p.relative_to(ROOT / "ragqa") for p in (ROOT / "ragqa").rglob("*.py"))
 
 

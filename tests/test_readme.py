@@ -21,7 +21,7 @@ def blocks(language: str) -> list[str]:
 
 
 def run(arguments: list[str], cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, check=False, timeout=240, input=stdin)
+    return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, check=False, timeout=600, input=stdin)
 
 
 @pytest.fixture(scope="module")

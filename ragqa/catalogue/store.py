@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ragqa.errors import IndexDamagedError
@@ -30,14 +32,19 @@ def to_batch(products: Sequence[Product]) -> pa.RecordBatch:
 
 
 class StoreWriter:
-    """Writes products to a new store; every batch but the last holds 4,096 rows."""
+    """Writes products to a new store; every batch but the last holds 4,096 rows.
+
+    Attributes:
+        file: what is written, with its size and SHA-256 once closed.
+        count: number of products so far.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = HashingFile(path)
+        self.file = HashingFile(path)
         try:
-            self._writer = pa.ipc.new_file(self._file, SCHEMA)
+            self._writer = pa.ipc.new_file(self.file, SCHEMA)
         except BaseException:
-            self._file.abandon()
+            self.file.abandon()
             raise
         self._waiting: list[Product] = []
         self.count = 0
@@ -50,6 +57,23 @@ class StoreWriter:
             self._writer.write_batch(to_batch(self._waiting[:_ROWS_PER_BATCH]))
             del self._waiting[:_ROWS_PER_BATCH]
 
+    def copy(self, store: ProductStore, rows: npt.NDArray[np.int64]) -> None:
+        """Append rows of another store, ascending, a batch at a time."""
+        waiting, count = [to_batch(self._waiting)], len(self._waiting)
+        self._waiting = []
+        self.count += len(rows)
+        for first, batch in store.batches():
+            mine = rows[slice(*np.searchsorted(rows, (first, first + len(batch))))]
+            more = batch if len(mine) == len(batch) else batch.take(pa.array(mine - first))
+            if count + len(more) >= _ROWS_PER_BATCH:
+                fill = _ROWS_PER_BATCH - count
+                (full,) = pa.Table.from_batches([*waiting, more[:fill]]).combine_chunks().to_batches()
+                self._writer.write_batch(full)
+                waiting, count, more = [], 0, more[fill:]
+            waiting.append(more)
+            count += len(more)
+        self._waiting = list(_products(waiting))
+
     def close(self) -> None:
         """Write what is left and close the file."""
         try:
@@ -57,9 +81,9 @@ class StoreWriter:
                 self._writer.write_batch(to_batch(self._waiting))
                 self._waiting = []
             self._writer.close()
-            self._file.close()
+            self.file.close()
         except BaseException:
-            self._file.abandon()
+            self.file.abandon()
             raise
 
     def __enter__(self) -> Self:
@@ -71,7 +95,7 @@ class StoreWriter:
         if kind is None:
             self.close()
         else:
-            self._file.abandon()
+            self.file.abandon()
 
 
 class ProductStore:
@@ -104,9 +128,12 @@ class ProductStore:
         return Product(*(column[at].as_py() for column in batch.columns))
 
     def __iter__(self) -> Iterator[Product]:
+        return _products(batch for _, batch in self.batches())
+
+    def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The store's record batches, each with the number of its first row."""
         for number in range(self._reader.num_record_batches):
-            for row in zip(*(column.to_pylist() for column in self._reader.get_batch(number).columns), strict=True):
-                yield Product(*row)
+            yield number * _ROWS_PER_BATCH, self._reader.get_batch(number)
 
     def column(self, name: str, start: int, stop: int) -> list[str]:
         """The texts of one column for the rows from `start` up to, not including, `stop`."""
@@ -122,3 +149,9 @@ class ProductStore:
     def close(self) -> None:
         """Unmap the file."""
         self._map.close()
+
+
+def _products(batches: Iterable[pa.RecordBatch]) -> Iterator[Product]:
+    for batch in batches:
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            yield Product(*row)

@@ -62,9 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fusion", choices=get_args(Fusion), help=f"of both searches (default: {default.fusion})")
     parser.add_argument("--lexical", choices=get_args(Lexical), help=f"search by words (default: {default.lexical})")
+    parser.add_argument(
+        "--rerank-depth", type=int, metavar="N", help=f"candidates a reranker reads (default: {default.rerank_depth})"
+    )
     parser.add_argument("--batch-size", type=int, help=f"prompts read at once (default: {default.batch_size})")
     parser.add_argument("--generator", metavar="ID", help=f"a language model (default: {DEFAULT_GENERATOR})")
     parser.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter for it")
+    parser.add_argument("--reranker", metavar="ID", help="a cross-encoder that reads the first candidates again")
     parser.add_argument("--embedder", metavar="ID", help="where the index's embedder lies now, if it moved")
     parser.add_argument(
         "--verify",
@@ -87,10 +91,13 @@ def run(chosen: argparse.Namespace) -> int:
         generator=chosen.generator,
         adapter=chosen.adapter,
         embedder=chosen.embedder,
+        reranker=chosen.reranker,
         device=chosen.device,
         dtype=chosen.dtype,
         verify=chosen.verify,
     )
+    if chosen.rerank_depth and answerer.reranker_name is None:
+        raise InputError("--rerank-depth: there is no reranker; name one with --reranker")
     if chosen.question:
         for answer in answerer.ask_many(chosen.question, **settings):
             _print(answer, chosen)

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="where it goes (default: indexes/NAME)")
     parser.add_argument("--embedder", default=DEFAULT_EMBEDDER, metavar="ID", help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the questions the confidence is fitted on")
+    _add_recipe(parser)
     add_device(parser)
     add_common(parser)
 
@@ -33,6 +34,7 @@ def run(chosen: argparse.Namespace) -> int:
     """Run `ragqa build-index`."""
     out = chosen.out or f"indexes/{_name(chosen)}"
     from ragqa.index.build import build_index
+    from ragqa.index.recipe import Budgets
 
     index = build_index(
         chosen.catalogue,
@@ -41,18 +43,43 @@ def run(chosen: argparse.Namespace) -> int:
         device=chosen.device,
         dtype=chosen.dtype,
         seed=chosen.seed,
+        recipe=chosen.recipe,
+        budgets=Budgets(chosen.max_memory, chosen.max_latency_ms, chosen.min_recall),
         **catalogue_arguments(chosen),
     )
     manifest = index.manifest
     size = sum(part["size"] for part in manifest["parts"].values())
-    seconds = manifest["seconds"]
+    seconds, dense = manifest["seconds"], manifest["dense"]
     print(
         f"{out}: {manifest['count']:,} products, {manifest['dimension']} dimensions, {size / 1e6:,.1f} MB, "
         f"{seconds['total']:.1f} s (cleaning {seconds['clean']:.1f}, embedding {seconds['embed']:.1f}, "
-        f"indexing {seconds['index']:.1f})"
+        f"FAISS {dense['seconds']:.1f}, words {seconds['words']:.1f}); {dense['factory']} finds "
+        f"{dense['recall_at_10']:.1%} of the 10 nearest in {dense['latency_ms']:.2f} ms"
     )
     print(f'now ask: python -m ragqa.ask {out} "What is the description of ...?"')
     return 0
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the FAISS index")
+    group.add_argument(
+        "--recipe", default="auto", metavar="NAME",
+        help="auto, flat, flat-fp16, ivf, ivf-sq8, ivf-pq, ivf-pq-small, hnsw, or a FAISS factory string such as "
+        "IVF4096,SQ8 (default: auto, by the number of titles and these budgets)",
+    )  # fmt: skip
+    group.add_argument("--max-memory", type=_bytes, metavar="SIZE", help="of the vectors, such as 500MB or 1.5GB")
+    group.add_argument("--max-latency-ms", type=float, metavar="MS", help="of one search (default: 2 if it can be)")
+    group.add_argument(
+        "--min-recall", type=float, metavar="SHARE", help="of the 10 nearest (default: 0.95 if it can be)"
+    )
+
+
+def _bytes(text: str) -> int:
+    """A number of bytes, as people write it."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; such as 500MB or 1.5GB are accepted")
+    return int(float(found[1]) * 1000 ** " kmgt".index(found[2] or " "))
 
 
 def _name(chosen: argparse.Namespace) -> str:

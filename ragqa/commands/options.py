@@ -16,12 +16,12 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
 
 
-def add_catalogue(parser: argparse.ArgumentParser, flag: str = "") -> None:
-    """The catalogue, how it is read and how it is cleaned; the catalogue by its place, or by a flag."""
+def add_catalogue(parser: argparse.ArgumentParser, flag: str = "", cleaning: bool = True) -> None:
+    """The catalogue, how it is read and, unless that is settled, cleaned; the catalogue by its place, or by a flag."""
     defaults = CleaningSettings()
     named: dict[str, Any] = {"required": True} if flag else {}
     parser.add_argument(flag or "catalogue", metavar="CATALOGUE", help=FORMATS, **named)
-    group = parser.add_argument_group("reading and cleaning")
+    group = parser.add_argument_group("reading and cleaning" if cleaning else "reading")
     for part in ("id", "title", "text"):
         group.add_argument(
             f"--{part}-column",
@@ -35,7 +35,10 @@ def add_catalogue(parser: argparse.ArgumentParser, flag: str = "") -> None:
         default="stop",
         help="at a malformed row: stop, or skip and count it (default: stop)",
     )
-    group.add_argument("--limit", type=int, metavar="N", help="take only the first N products")
+    of_index = "" if cleaning else " (default: as many as the index was limited to, if it was)"
+    group.add_argument("--limit", type=int, metavar="N", help=f"take only the first N products{of_index}")
+    if not cleaning:
+        return
     group.add_argument("--lowercase", action="store_true", help="lower-case all text")
     group.add_argument(
         "--max-title-chars",
@@ -50,16 +53,21 @@ def add_catalogue(parser: argparse.ArgumentParser, flag: str = "") -> None:
     )  # fmt: skip
 
 
+def reading_options(chosen: argparse.Namespace) -> ReadOptions:
+    """How the catalogue is read."""
+    return ReadOptions(
+        id_column=chosen.id_column,
+        title_column=chosen.title_column,
+        text_column=chosen.text_column,
+        encoding=chosen.encoding,
+        on_error=chosen.on_error,
+    )
+
+
 def catalogue_arguments(chosen: argparse.Namespace) -> dict[str, Any]:
     """`options`, `cleaning` and `limit` for `prepare` and `build_index`."""
     return {
-        "options": ReadOptions(
-            id_column=chosen.id_column,
-            title_column=chosen.title_column,
-            text_column=chosen.text_column,
-            encoding=chosen.encoding,
-            on_error=chosen.on_error,
-        ),
+        "options": reading_options(chosen),
         "cleaning": CleaningSettings(
             lowercase=chosen.lowercase,
             max_title_chars=chosen.max_title_chars,

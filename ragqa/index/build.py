@@ -7,15 +7,11 @@ was interrupted goes on after the last whole block, if catalogue, settings and e
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
 
 from ragqa import models
 from ragqa.catalogue.clean import CleaningReport
@@ -24,20 +20,26 @@ from ragqa.catalogue.export import clean_catalogue
 from ragqa.catalogue.read import Catalogue
 from ragqa.catalogue.store import ProductStore, StoreWriter
 from ragqa.errors import InputError
-from ragqa.files import HashingFile, replacing, sha256_of, storage_errors, write_json
+from ragqa.files import HashingFile, sha256_of, storage_errors, write_json
+from ragqa.index.blocks import SIZE, Blocks
 from ragqa.index.lock import writing_lock
+from ragqa.index.recipe import Budgets, Plan, plan
 from ragqa.index.storage import (
     CLEANING,
     CONFIDENCE,
     CURRENT,
     FORMAT_VERSION,
+    PACKAGES,
     PRODUCTS,
     TITLES,
     VECTORS,
     ProductIndex,
+    content_hash,
     open_index,
     publish,
 )
+from ragqa.index.tune import Tuned
+from ragqa.index.vectors import build_dense, sampled, tune_dense
 from ragqa.progress import progress_bar, say
 from ragqa.retrieval.dense import DenseIndex, import_faiss
 from ragqa.retrieval.embed import Embedder, SentenceEmbedder
@@ -47,18 +49,8 @@ from ragqa.retrieval.titles import TitleTable
 from ragqa.settings import CleaningSettings
 from ragqa.versions import installed_versions
 
-_BLOCK: Final = 8192
 _KEY: Final = "key.json"
 _GENERATION: Final = "generation"
-_PACKAGES: Final = (
-    "sentence-transformers",
-    "transformers",
-    "torch",
-    "faiss-cpu",
-    "faiss-gpu",
-    "numpy",
-    "pyarrow",
-)
 
 
 def build_index(
@@ -72,6 +64,8 @@ def build_index(
     cleaning: CleaningSettings | None = None,
     limit: int | None = None,
     seed: int = 0,
+    recipe: str = "auto",
+    budgets: Budgets | None = None,
 ) -> ProductIndex:
     """Build a product index, or go on with one that was interrupted.
 
@@ -84,13 +78,16 @@ def build_index(
         options: columns, encoding, what to do with malformed rows.
         cleaning: how texts are cleaned.
         limit: take only this many products.
-        seed: chooses the questions on which the confidence is fitted.
+        seed: chooses the questions on which search is tuned and the confidence fitted, and what FAISS is trained on.
+        recipe: the FAISS index: "auto", a name in `ragqa.index.recipe.RECIPES`, or a factory string. Another one may be
+            taken when an interrupted build goes on.
+        budgets: what it may take and must find.
 
     Returns:
         The index, opened.
 
     Raises:
-        InputError: the catalogue cannot be used.
+        InputError: the catalogue cannot be used, or the budgets cannot be kept.
         ModelError: the embedder cannot be found or loaded.
         StorageError, BusyError: `out` cannot be written, or another process is writing there.
     """
@@ -104,6 +101,8 @@ def build_index(
     model, model_source = models.load_embedder(embedder, device, dtype)
     say(f"embedder {model_source}, {models.describe(model)}")
     encoder = SentenceEmbedder(model)
+    budgets = budgets or Budgets()
+    plan(0, encoder.dimension, recipe)  # a recipe that there is not, is refused before anything is read
     new = not path.exists()
     with writing_lock(path):
         try:
@@ -116,13 +115,24 @@ def build_index(
                 "embedder": embedded_by,
                 "limit": limit,
                 "catalogue": catalogue.fingerprint(),
-                "versions": installed_versions(_PACKAGES),
+                "versions": installed_versions(PACKAGES),
             }
             seconds: dict[str, float] = {}
             report = _clean(catalogue, settings, partial, key, limit, seconds)
             generation = partial / _GENERATION
             store = ProductStore(generation / PRODUCTS)
-            dense = _embed(store, encoder, partial, seconds)
+            planned = plan(len(store), encoder.dimension, recipe, budgets)
+            say(f"{planned.line()}; while building, {_building(planned, encoder.dimension) / 1e6:,.0f} MB more")
+            blocks = Blocks(partial, len(store), encoder.dimension)
+            began = time.perf_counter()
+            blocks.embed(store, encoder)
+            seconds["embed"] = round(time.perf_counter() - began, 3)
+            index = build_dense(blocks, planned, len(store), encoder.dimension, seed, seconds)
+            began = time.perf_counter()
+            asked = [store[row] for row in sampled(len(store), seed)]
+            tuned = tune_dense(index, blocks, asked, encoder, planned, budgets, seed)
+            seconds["tune"] = round(time.perf_counter() - began, 3)
+            dense = DenseIndex(index, tuned.parameters)
             parts = {PRODUCTS: _part(generation / PRODUCTS), CLEANING: _part(generation / CLEANING)}
             parts |= _write_parts(generation, store, dense, encoder, seed, seconds)
             seconds["total"] = round(time.perf_counter() - started, 3)
@@ -137,13 +147,13 @@ def build_index(
                 "count": len(store),
                 "dimension": dense.dimension,
                 "metric": "cosine (inner product of unit vectors)",
-                "faiss": "Flat",
+                "dense": _dense_entry(planned, tuned, seconds, parts[VECTORS]["size"]),
                 "embedder": embedded_by,
                 "cleaning": settings.to_dict(),
                 "limit": limit,
                 "seed": seed,
                 "parts": parts,
-                "content_sha256": _content_hash(parts),
+                "content_sha256": content_hash(parts),
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "seconds": seconds,
                 "versions": key["versions"],
@@ -200,40 +210,22 @@ def _clean(
     return done.to_dict()
 
 
-def _embed(store: ProductStore, encoder: Embedder, partial: Path, seconds: dict[str, float]) -> DenseIndex:
-    """Embed all titles in blocks, each kept on disk until the index is whole."""
-    started = time.perf_counter()
-    dense = DenseIndex.empty(encoder.dimension)
-    with progress_bar("embedding", len(store), "titles") as bar:
-        for start in range(0, len(store), _BLOCK):
-            stop = min(start + _BLOCK, len(store))
-            file = partial / f"block-{start:010d}.npy"
-            vectors = _finished_block(file, (stop - start, encoder.dimension))
-            if vectors is None:
-                vectors = encoder.embed_titles(store.column("title", start, stop), bar.update)
-                with replacing(file) as out:
-                    np.save(_Writable(out), vectors, allow_pickle=False)
-            else:
-                bar.update(stop - start)
-                bar.unpause()
-            dense.add(vectors)
-    seconds["embed"] = round(time.perf_counter() - started, 3)
-    return dense
+def _building(planned: Plan, dimension: int) -> int:
+    """Bytes of vectors held while an index is trained, and a block of them."""
+    return 4 * dimension * (planned.sample + SIZE)
 
 
-class _Writable:
-    """What `numpy.save` asks of a file: nothing but `write`."""
-
-    def __init__(self, file: HashingFile) -> None:
-        self.write: Callable[[Any], int] = file.write
-
-
-def _finished_block(file: Path, shape: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-    with contextlib.suppress(OSError, ValueError):
-        vectors: np.ndarray[Any, np.dtype[np.float32]] = np.load(file, allow_pickle=False)
-        if vectors.shape == shape and vectors.dtype == np.float32:
-            return vectors
-    return None
+def _dense_entry(planned: Plan, tuned: Tuned, seconds: dict[str, float], size: int) -> dict[str, Any]:
+    """What the manifest says of the FAISS index: predicted before, measured after."""
+    took = round(seconds.get("train", 0.0) + seconds["add"], 3)
+    return {
+        "recipe": planned.recipe,
+        "factory": planned.factory,
+        **tuned.to_dict(),
+        "bytes": size,
+        "seconds": took,
+        "predicted": planned.to_dict(),
+    }
 
 
 def _write_parts(
@@ -256,22 +248,20 @@ def _write_parts(
     with HashingFile(generation / TITLES) as file:
         titles.save(file)
     parts[TITLES] = {"size": file.size, "sha256": file.sha256}
+    seconds["write"] = round(time.perf_counter() - started, 3)
+    started = time.perf_counter()
     with progress_bar("words", len(store), "products") as bar:
         written = write_lexical(store, generation, generation.parent / "words", bar.update)
     parts |= {name: {"size": file.size, "sha256": file.sha256} for name, file in written.items()}
+    seconds["words"] = round(time.perf_counter() - started, 3)
+    started = time.perf_counter()
     words = LexicalIndex.load(generation)
     confidence = Retriever(store, dense, titles, words, encoder).fit_confidence(seed=seed)
     size, sha256 = write_json(generation / CONFIDENCE, confidence.to_dict())
     parts[CONFIDENCE] = {"size": size, "sha256": sha256}
-    seconds["index"] = round(time.perf_counter() - started, 3)
+    seconds["confidence"] = round(time.perf_counter() - started, 3)
     return parts
 
 
 def _part(path: Path) -> dict[str, Any]:
     return {"size": path.stat().st_size, "sha256": sha256_of(path)}
-
-
-def _content_hash(parts: dict[str, dict[str, Any]]) -> str:
-    """One hash over what answers depend on; the cleaning report, which holds a time, is left out."""
-    named = "".join(f"{name}\0{parts[name]['sha256']}\n" for name in sorted(parts) if name != CLEANING)
-    return hashlib.sha256(named.encode()).hexdigest()

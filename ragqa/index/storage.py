@@ -15,6 +15,7 @@
             confidence.json  the model behind `Answer.confidence`
             cleaning.json    what cleaning dropped, and why
         .partial/            an unfinished build; the same command goes on from it
+        .partial-update/     an unfinished update; the next one removes it
         .lock                held by the one process that writes
 
 A generation is never changed. A build writes a new one, its manifest last, and then replaces ``CURRENT``:
@@ -24,6 +25,7 @@ a reader sees the old index or the new one, whole.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -41,7 +43,7 @@ from ragqa.retrieval.dense import DenseIndex
 from ragqa.retrieval.lexical import LexicalIndex
 from ragqa.retrieval.titles import TitleTable
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
 PRODUCTS: Final = "products.arrow"
@@ -49,6 +51,8 @@ VECTORS: Final = "vectors.faiss"
 TITLES: Final = "titles.bin"
 CONFIDENCE: Final = "confidence.json"
 CLEANING: Final = "cleaning.json"
+# What an index depends on; their versions stand in the manifest.
+PACKAGES: Final = ("sentence-transformers", "transformers", "torch", "faiss-cpu", "faiss-gpu", "numpy", "pyarrow")
 PARTS: Final = (PRODUCTS, VECTORS, TITLES, *lexical.FILES, CONFIDENCE, CLEANING)
 
 Verify = Literal["auto", "full", "sizes"]
@@ -120,7 +124,7 @@ def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:
     manifest = read_manifest(folder)
     _check_parts(folder, manifest["parts"], verify)
     store = ProductStore(folder / PRODUCTS)
-    dense = DenseIndex.load(folder / VECTORS)
+    dense = DenseIndex.load(folder / VECTORS, manifest["dense"]["parameters"])
     titles = TitleTable.load(folder / TITLES)
     words = LexicalIndex.load(folder)
     counts = {
@@ -160,13 +164,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder.parent}: index format {version!r}, this ragqa reads format {FORMAT_VERSION}; build it anew: "
             f"python -m ragqa.build_index CATALOGUE --out {folder.parent}"
         )
-    wanted = {"parts": dict, "count": int, "dimension": int, "embedder": dict}
+    wanted = {"parts": dict, "count": int, "dimension": int, "embedder": dict, "dense": dict}
     wrong = [name for name, kind in wanted.items() if not isinstance(manifest.get(name), kind)]
+    if "dense" not in wrong and not isinstance(manifest["dense"].get("parameters"), str):
+        wrong.append("dense")
     if "embedder" not in wrong and not {"name", "weights_sha256", "config_sha256"} <= set(manifest["embedder"]):
         wrong.append("embedder")
     if wrong or not _whole_parts(manifest["parts"]):
         raise IndexDamagedError(f"{path}: {', '.join(wrong) or 'parts'} missing or wrong; build the index anew")
     return dict(manifest)
+
+
+def content_hash(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """One hash over what answers depend on; the cleaning report, which holds a time, is left out."""
+    named = "".join(f"{name}\0{parts[name]['sha256']}\n" for name in sorted(parts) if name != CLEANING)
+    return hashlib.sha256(named.encode()).hexdigest()
 
 
 def _whole_parts(parts: dict[str, Any]) -> bool:

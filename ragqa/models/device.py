@@ -67,8 +67,9 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def dtype_name(model: Any) -> str:
-    """The number format of a model's weights, such as "bfloat16"."""
-    return str(model.dtype).removeprefix("torch.")
+    """The number format of a model's matrix products, such as "bfloat16"."""
+    formats = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return str(min(formats, key=lambda kind: kind.itemsize)).removeprefix("torch.")
 
 
 def describe(model: Any) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ragqa.errors import ModelError, first_line
 from ragqa.models.device import choose_device, choose_dtype
@@ -11,8 +12,10 @@ from ragqa.models.packaged import DEFAULT_EMBEDDER, DEFAULT_GENERATOR, PACKAGED,
 from ragqa.models.source import ModelSource, in_folder, is_hub_id, on_hub, quiet
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_CROSS_ENCODER: Final = "cross-encoder/ms-marco-MiniLM-L6-v2"  # for messages
 
 
 def find_model(name: str) -> ModelSource:
@@ -40,7 +43,7 @@ def find_model(name: str) -> ModelSource:
 def load_embedder(
     name: str = DEFAULT_EMBEDDER, device: str = "auto", dtype: str = "auto"
 ) -> tuple[SentenceTransformer, ModelSource]:
-    """Load a sentence-transformers model.
+    """Load a sentence-transformers model. In 16 bits only its matrix products are, see `ragqa.models.precision`.
 
     Raises:
         ModelError: it cannot be found or is no sentence encoder.
@@ -48,7 +51,10 @@ def load_embedder(
     source = find_model(name)
     place = choose_device(device)
     number_format = choose_dtype(dtype, place)
+    import torch
     from sentence_transformers import SentenceTransformer
+
+    from ragqa.models.precision import halve_linear
 
     try:
         with quiet():
@@ -56,11 +62,57 @@ def load_embedder(
                 str(source.folder),
                 device=place,
                 local_files_only=True,
-                model_kwargs={"dtype": number_format, "use_safetensors": True},
+                model_kwargs={"dtype": torch.float32, "use_safetensors": True},
             )
+            if number_format != torch.float32:
+                halve_linear(model, number_format)
     except Exception as error:  # a hostile or broken folder raises anything
         raise ModelError(f"{name}: cannot be loaded as a sentence encoder ({first_line(error)})") from error
     return model, source
+
+
+def load_reranker(name: str, device: str = "auto", dtype: str = "auto") -> tuple[CrossEncoder, ModelSource]:
+    """Load a sentence-transformers CrossEncoder that gives a pair of texts one score.
+
+    Raises:
+        ModelError: it cannot be found, is no cross-encoder, or has more than one label.
+    """
+    source = find_model(name)
+    place = choose_device(device)
+    number_format = choose_dtype(dtype, place)
+    _check_cross_encoder(source)
+    from sentence_transformers import CrossEncoder
+
+    try:
+        with quiet():
+            model = CrossEncoder(
+                str(source.folder),
+                device=place,
+                local_files_only=True,
+                model_kwargs={"dtype": number_format, "use_safetensors": True},
+            )
+    except Exception as error:  # a hostile or broken folder raises anything
+        raise ModelError(f"{name}: cannot be loaded as a cross-encoder ({first_line(error)})") from error
+    if model.num_labels != 1:
+        raise ModelError(
+            f"{name}: has {model.num_labels} labels, and a reranker needs one, the relevance; choose a cross-encoder such "
+            f"as {_CROSS_ENCODER}"
+        )
+    return model, source
+
+
+def _check_cross_encoder(source: ModelSource) -> None:
+    """Refuse what the library would turn into a cross-encoder by adding weights that were never trained."""
+    kinds = []
+    for file, field in (("config_sentence_transformers.json", "model_type"), ("config.json", "architectures")):
+        try:
+            kinds.append(json.loads((source.folder / file).read_text("utf-8"))[field])
+        except (OSError, ValueError, TypeError, KeyError):
+            kinds.append(None)
+    made, architectures = kinds
+    classifies = isinstance(architectures, list) and any("ForSequenceClassification" in str(a) for a in architectures)
+    if made != "CrossEncoder" and not classifies:
+        raise ModelError(f"{source.name}: is no cross-encoder; choose one such as {_CROSS_ENCODER}")
 
 
 def load_generator(

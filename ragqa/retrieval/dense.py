@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ import numpy.typing as npt
 from ragqa.errors import IndexDamagedError, MissingDependencyError
 from ragqa.files import HashingFile
 from ragqa.retrieval.embed import Vectors
+
+_BLOCK: Final = 8192
 
 
 def import_faiss() -> Any:
@@ -44,28 +46,44 @@ def import_faiss() -> Any:
 
 
 class DenseIndex:
-    """Exact inner-product search over unit vectors, which is cosine similarity."""
+    """Inner-product search over unit vectors, which is cosine similarity, by any FAISS index.
 
-    def __init__(self, index: Any) -> None:
+    Args:
+        index: a FAISS index with the inner product as its metric, from which vectors can be reconstructed.
+        parameters: its search parameters, such as "nprobe=16", as FAISS's `ParameterSpace` reads them.
+    """
+
+    def __init__(self, index: Any, parameters: str = "") -> None:
         self._index = index
+        self._path: Path | None = None
+        self.parameters = parameters
+        faiss = import_faiss()
+        if parameters:
+            faiss.ParameterSpace().set_index_parameters(index, parameters)
+        lists = faiss.try_extract_index_ivf(index)
+        if lists is not None and lists.ntotal and lists.direct_map.no():
+            # Where in the lists each row stands: 8 bytes a row.
+            lists.make_direct_map()
 
     @classmethod
     def empty(cls, dimension: int) -> DenseIndex:
-        """An index without vectors."""
+        """An exact index without vectors."""
         return cls(import_faiss().IndexFlatIP(dimension))
 
     @classmethod
-    def load(cls, path: Path) -> DenseIndex:
-        """Open an index written by `save`. Its hash must have been checked before: FAISS trusts the file.
+    def load(cls, path: Path, parameters: str = "") -> DenseIndex:
+        """Map an index written by `save`. Its hash must have been checked before: FAISS trusts the file.
 
         Raises:
-            IndexDamagedError: FAISS cannot read it.
+            IndexDamagedError: FAISS cannot read it, or it has no such parameters.
         """
         faiss = import_faiss()
         try:
-            return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
+            dense = cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), parameters)
         except RuntimeError as error:
             raise IndexDamagedError(f"{path}: not a whole FAISS index; build the index anew") from error
+        dense._path = path
+        return dense
 
     @property
     def dimension(self) -> int:
@@ -85,15 +103,84 @@ class DenseIndex:
         faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write, 1 << 22))
 
     def search(self, questions: Vectors, k: int) -> tuple[Vectors, npt.NDArray[np.int64]]:
-        """The k nearest titles: cosine similarities and rows, both (len(questions), min(k, len(self)))."""
+        """The k nearest titles: cosine similarities and rows, both (len(questions), min(k, len(self))).
+
+        Where an index looks at a part of the rows only and finds fewer than k in it, the last rows are -1.
+        """
         scores, rows = self._index.search(questions, min(k, len(self)))
         return scores, rows
 
-    def vectors(self, rows: Sequence[int]) -> Vectors:
-        """The vectors of these rows, (len(rows), dimension)."""
+    def vectors(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Vectors:
+        """The vectors of these rows, (len(rows), dimension), as near as the index keeps them."""
         found: Vectors = self._index.reconstruct_batch(np.asarray(rows, np.int64))
         return found
 
-    def similarity(self, question: Vectors, row: int) -> float:
-        """Cosine similarity of one question's vector (dimension,) and the title in `row`."""
-        return float(self._index.reconstruct(row) @ question)
+    def updated(self, kept: npt.NDArray[np.int64], vectors: Vectors) -> DenseIndex:
+        """A new index, in memory and trained like this one: some of its rows, in their order, then more vectors.
+
+        Flat and inverted-list indexes are copied as they are; of others (graphs, fast scan) the kept vectors are added
+        anew.
+
+        Args:
+            kept: (m,) ascending rows.
+            vectors: (n, dimension) unit vectors, which get the rows from m on.
+        """
+        faiss = import_faiss()
+        # What is mapped can be cloned, but not changed: it is read once more, into memory.
+        index = faiss.read_index(str(self._path)) if self._path else faiss.clone_index(self._index)
+        if not _keep(index, kept):
+            index.reset()
+            for start in range(0, len(kept), _BLOCK):
+                index.add(self.vectors(kept[start : start + _BLOCK]))
+        if len(vectors):
+            index.add(vectors)
+        return DenseIndex(index, self.parameters)
+
+
+def _keep(index: Any, kept: npt.NDArray[np.int64]) -> bool:
+    """Take all but some rows out of an index, if it can be done without adding vectors anew; says whether it was."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexRefine):
+        if not (_can_keep(index.base_index) and _can_keep(index.refine_index)):
+            return False
+        _keep(index.base_index, kept)
+        _keep(index.refine_index, kept)
+    elif not _can_keep(index):
+        return False
+    elif isinstance(index, faiss.IndexIVF):
+        _keep_in_lists(index, kept)
+    else:
+        gone = np.ones(index.ntotal, np.bool_)
+        gone[kept] = False
+        bits = np.packbits(gone, bitorder="little")
+        index.remove_ids(faiss.IDSelectorBitmap(len(gone), faiss.swig_ptr(bits)))
+    index.ntotal = len(kept)
+    return True
+
+
+def _can_keep(index: Any) -> bool:
+    faiss = import_faiss()
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexIVF):
+        return isinstance(faiss.downcast_InvertedLists(index.invlists), faiss.ArrayInvertedLists)
+    return isinstance(index, faiss.IndexFlatCodes)
+
+
+def _keep_in_lists(index: Any, kept: npt.NDArray[np.int64]) -> None:
+    faiss = import_faiss()
+    index.set_direct_map_type(faiss.DirectMap.NoMap)
+    renumbered = np.full(index.ntotal, -1, np.int64)
+    renumbered[kept] = np.arange(len(kept))
+    old, size = index.invlists, index.code_size
+    new = faiss.ArrayInvertedLists(index.nlist, size)
+    for number in range(index.nlist):
+        if not (length := old.list_size(number)):
+            continue
+        ids = renumbered[faiss.rev_swig_ptr(old.get_ids(number), length)]
+        codes = faiss.rev_swig_ptr(old.get_codes(number), length * size).reshape(length, size)
+        staying = np.flatnonzero(ids >= 0)
+        ids, codes = ids[staying], np.ascontiguousarray(codes[staying])
+        new.add_entries(number, len(ids), faiss.swig_ptr(ids), faiss.swig_ptr(codes))
+    index.replace_invlists(new, True)
+    new.this.disown()

@@ -30,7 +30,8 @@ SPELLING: Final = "spelling.bin"
 FILES: Final = (TITLE_WORDS, DESCRIPTION_WORDS, SPELLING)
 # What a description's word adds to a score, against a title's.
 DESCRIPTION_WEIGHT: Final = 0.5
-# Words that more than this share of the descriptions have say nothing and would be most of the file.
+# Words that more than this share of the descriptions have say nothing and would be most of the file: of them it is only
+# known that they are words.
 _MOST_COMMON: Final = 0.25
 _BLOCK: Final = 4096
 
@@ -71,7 +72,7 @@ class LexicalIndex:
     ) -> None:
         self.titles = titles
         self.descriptions = descriptions
-        self._spelling = spelling
+        self.spelling = spelling
         self._fields = [(titles, 1.0)] + ([(descriptions, DESCRIPTION_WEIGHT)] if descriptions else [])
 
     @classmethod
@@ -104,7 +105,8 @@ class LexicalIndex:
                 if place is not None:
                     here, adding = postings.entries(place)
                     factor = times * weight
-                    lists.append((here, adding, factor, factor * float(postings.most[place])))
+                    if len(here):
+                        lists.append((here, adding, factor, factor * float(postings.most[place])))
         lists.sort(key=lambda one: -one[3])
         # What the lists from each one on can add to a row.
         bounds = np.cumsum([most for *_, most in lists][::-1])[::-1]
@@ -124,7 +126,8 @@ class LexicalIndex:
     def coverage(self, question: Sequence[str], rows: Rows) -> Scores:
         """The share of a question's terms that rows have, in title or description, (len(rows),) in [0, 1].
 
-        Terms weigh as much as they are rare; one that no product has counts as the rarest there could be.
+        Terms weigh as much as they are rare; one that no product has counts as the rarest there could be. One that too
+        many descriptions have counts as if none had it.
         """
         covered, total = np.zeros(len(rows), np.float32), 0.0
         for _, places in self._counted(question):
@@ -132,8 +135,9 @@ class LexicalIndex:
             for place, (postings, _) in zip(places, self._fields, strict=True):
                 if place is not None:
                     here, _ = postings.entries(place)
-                    held |= _find(here, rows)[1]
-                    common = max(common, len(here))
+                    if len(here):
+                        held |= _find(here, rows)[1]
+                        common = max(common, len(here))
             rarity = math.log((len(self) + 1) / common)
             total += rarity
             covered += held * np.float32(rarity)
@@ -144,10 +148,11 @@ class LexicalIndex:
         return {(term, self._places(term)): times for term, times in Counter(question).items()}
 
     def _places(self, term: str) -> tuple[int | None, ...]:
+        # One that too many descriptions have has a place there too, and is no mistake for another.
         places: tuple[int | None, ...] = tuple(postings.find(term) for postings, _ in self._fields)
-        if self._spelling is None or any(place is not None for place in places):
+        if self.spelling is None or any(place is not None for place in places):
             return places
-        meant = self._spelling.meant(term, self.titles)
+        meant = self.spelling.meant(term, self.titles)
         if meant is None:
             return places
         known = int(self.titles.terms[meant])
@@ -155,19 +160,29 @@ class LexicalIndex:
 
 
 def write_lexical(
-    products: Iterable[Product], folder: Path, scratch: Path, progress: Callable[[int], Any] | None = None
+    products: Iterable[Product],
+    folder: Path,
+    scratch: Path,
+    progress: Callable[[int], Any] | None = None,
+    old: LexicalIndex | None = None,
+    kept: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, HashingFile]:
     """Write the lexical index of products, given in the order of their rows.
 
     Args:
+        products: with `old`, those that come after the rows kept of it; no others are read.
         folder: where `FILES` are written.
         scratch: a folder for what is collected meanwhile; removed at the end.
         progress: is told how many more products are read.
+        old: an index that is updated; what is written is what would be written of all products, but that a word which
+            once too many descriptions had stays left out.
+        kept: its rows that stay, ascending; they come first.
 
     Returns:
         The files, closed.
     """
-    titles, descriptions = PostingsWriter(scratch / "titles"), PostingsWriter(scratch / "descriptions")
+    titles = PostingsWriter(scratch / "titles", None if old is None else old.titles, kept)
+    descriptions = PostingsWriter(scratch / "descriptions", None if old is None else old.descriptions, kept)
     words: set[str] = set()
     for block in _blocks(products):
         found = [terms(product.title) for product in block]
@@ -181,8 +196,12 @@ def write_lexical(
         with HashingFile(folder / name) as file:
             writer.write(file, limit)
         files[name] = file
+    written = Postings.load(folder / TITLE_WORDS)
     with HashingFile(folder / SPELLING) as file:
-        Spelling.build(list(words), Postings.load(folder / TITLE_WORDS)).save(file)
+        if old is not None and old.spelling is not None:
+            old.spelling.updated(old.titles, written, words).save(file)
+        else:
+            Spelling.build(words, written).save(file)
     shutil.rmtree(scratch)
     return files | {SPELLING: file}
 

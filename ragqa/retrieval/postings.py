@@ -4,8 +4,9 @@ Scores are computed once, when the file is written (Lù 2024, BM25S, arXiv 2407.
 variant is BM25+ (Lv, Zhai 2011) with the constants of `rank_bm25.BM25Plus`; its delta, which is added to all rows alike
 and changes no order, is left out.
 
-A file holds rows, scores and the table of terms, then 32 bytes that tell their numbers. Terms are known by 64-bit hashes
-alone: no vocabulary has to be read when a file is opened.
+A file holds rows, scores, the table of terms, then what an update needs to compute scores anew without reading a text
+(how long each text is, and how often it has each of its terms), then 32 bytes that tell their numbers. Terms are known
+by 64-bit hashes alone: no vocabulary has to be read when a file is opened.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from __future__ import annotations
 import functools
 import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,17 +25,21 @@ import xxhash
 
 from ragqa.errors import IndexDamagedError
 from ragqa.files import HashingFile, storage_errors
+from ragqa.retrieval.rows import GONE, new_rows
 
 K1: Final = 1.5
 B: Final = 0.75
 # At first a term's rows are kept by the first bits of its hash, in so many files: memory is bounded by the largest.
 _PARTS: Final = 16
-_ENTRY: Final = np.dtype([("term", "<u8"), ("row", "<u4"), ("count", "<u2")])
+_SHIFT: Final = np.uint64(60)
+_ENTRY: Final = np.dtype([("term", "<u8"), ("row", "<u4"), ("count", "u1")])
 _FOOTER: Final = struct.Struct("<8sQQQ")
-_MAGIC: Final = b"ragqa-p1"
+_MAGIC: Final = b"ragqa-p2"
+_MOST_COUNTED: Final = 255  # one that a text has more often counts as this many
 
 Rows = npt.NDArray[np.uint32]
 Scores = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.uint8]
 
 
 @functools.lru_cache(maxsize=1 << 17)
@@ -50,10 +55,13 @@ class Postings:
     Attributes:
         count: number of texts, with or without terms.
         terms: (T,) uint64, ascending hashes.
-        starts: (T + 1,) int64: a term's rows are those from its start up to the next one's.
-        most: (T,) float32, the largest of a term's scores.
+        starts: (T + 1,) int64: a term's rows are those from its start up to the next one's; none where the term was
+            left out as too common.
+        most: (T,) float32, the largest of a term's scores, 0 where it has none.
         rows: (E,) uint32, ascending within a term.
         scores: (E,) float32, above 0.
+        lengths: (count,) uint32, the texts' lengths in terms.
+        counts: (E,) uint8, how often a row has the term, 255 for more.
     """
 
     count: int
@@ -62,6 +70,8 @@ class Postings:
     most: Scores
     rows: Rows
     scores: Scores
+    lengths: npt.NDArray[np.uint32]
+    counts: Counts
 
     @classmethod
     def load(cls, path: Path, in_memory: bool = False) -> Postings:
@@ -76,7 +86,7 @@ class Postings:
         with path.open("rb") as file:
             file.seek(size - _FOOTER.size)
             magic, count, terms, entries = _FOOTER.unpack(file.read())
-        if magic != _MAGIC or size != 8 * entries + 20 * terms + 8 + _FOOTER.size:
+        if magic != _MAGIC or size != 9 * entries + 20 * terms + 8 + 4 * count + _FOOTER.size:
             raise IndexDamagedError(f"{path}: not whole postings; build the index anew")
         held = np.fromfile(path, np.uint8) if in_memory else np.memmap(path, np.uint8, "r")
         place = 0
@@ -87,10 +97,11 @@ class Postings:
             return held[start:place].view(kind)
 
         rows, scores = take("<u4", entries), take("<f4", entries)
-        return cls(count, take("<u8", terms), take("<i8", terms + 1), take("<f4", terms), rows, scores)
+        table = take("<u8", terms), take("<i8", terms + 1), take("<f4", terms)
+        return cls(count, *table, rows, scores, take("<u4", count), take("u1", entries))
 
     def find(self, term: str) -> int | None:
-        """The place of a term in the table; None if no text has it."""
+        """The place of a term in the table; None if no text has it. One that was left out is there, without rows."""
         return self.find_hash(term_hash(term))
 
     def find_hash(self, hashed: int) -> int | None:
@@ -105,22 +116,44 @@ class Postings:
         return np.asarray(self.rows[start:stop]), np.asarray(self.scores[start:stop])
 
 
+class _Lists(NamedTuple):
+    """Rows by term.
+
+    Attributes:
+        terms: (t,) uint64, ascending hashes.
+        sizes: (t,) int64, how many rows each has; none for one that is left out.
+        rows: (e,) uint32, those of the first term, ascending, then those of the second, ...
+        counts: (e,) uint8.
+    """
+
+    terms: npt.NDArray[np.uint64]
+    sizes: npt.NDArray[np.int64]
+    rows: Rows
+    counts: Counts
+
+
 class PostingsWriter:
     """Collects the terms of texts, row by row, and writes their postings.
 
+    With `old` postings it updates them: what it writes is, byte for byte, what it would write if all texts were added
+    in the order of their rows, but that a term once left out as too common stays left out.
+
     Args:
         scratch: a folder for what is collected; its files are removed by `write`.
+        old: postings whose rows stand before those of the texts that are added.
+        kept: which of their rows, ascending int64.
     """
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, old: Postings | None = None, kept: npt.NDArray[np.int64] | None = None) -> None:
         with storage_errors(scratch):
             scratch.mkdir(parents=True, exist_ok=True)
             self._files = [scratch / f"part-{number:02d}" for number in range(_PARTS)]
             for file in self._files:
                 file.write_bytes(b"")
-        self._scores = scratch / "scores"
-        self._lengths: list[npt.NDArray[np.uint32]] = []
-        self._count = 0
+        self._scores, self._counts = scratch / "scores", scratch / "counts"
+        self._old, self._kept = old, np.empty(0, np.int64) if kept is None else kept
+        self._lengths = [old.lengths[self._kept]] if old else []
+        self._count = len(self._kept)
 
     def add(self, texts: Sequence[Sequence[str]]) -> None:
         """Append texts, each as its terms."""
@@ -129,10 +162,10 @@ class PostingsWriter:
         entries = np.empty(int(sizes.sum()), _ENTRY)
         hashes = (term_hash(term) for counter in counters for term in counter)
         entries["term"] = np.fromiter(hashes, np.uint64, len(entries))
-        counts = (min(count, 65535) for counter in counters for count in counter.values())
-        entries["count"] = np.fromiter(counts, np.uint16, len(entries))
+        counts = (min(count, _MOST_COUNTED) for counter in counters for count in counter.values())
+        entries["count"] = np.fromiter(counts, np.uint8, len(entries))
         entries["row"] = np.repeat(np.arange(self._count, self._count + len(texts), dtype=np.uint32), sizes)
-        parts = (entries["term"] >> np.uint64(60)).astype(np.intp)
+        parts = (entries["term"] >> _SHIFT).astype(np.intp)
         for number, file in enumerate(self._files):
             mine = entries[parts == number]
             with storage_errors(file), file.open("ab") as out:
@@ -145,45 +178,112 @@ class PostingsWriter:
 
         Args:
             file: where to.
-            most_common: terms that a larger share of the texts has are left out.
+            most_common: of terms that a larger share of the texts has, it is only kept that they are there.
         """
         lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, np.uint32)
-        average = max(float(lengths.mean()) if len(lengths) else 0.0, 1e-9)
+        average = max(int(lengths.sum(dtype=np.int64)) / max(len(lengths), 1), 1e-9)
         norms = (K1 * (1 - B + B * lengths / average)).astype(np.float32)
+        moved = new_rows(self._kept, self._old.count) if self._old else np.empty(0, np.uint32)
         tables, entries = [], 0
-        with storage_errors(self._scores), self._scores.open("wb") as scores:
-            for part in self._files:
-                terms, counts, rows, added = _scored(np.fromfile(part, _ENTRY), norms, most_common * self._count)
+        with storage_errors(self._scores), self._scores.open("wb") as scores, self._counts.open("wb") as counts:
+            for number, part in enumerate(self._files):
+                lists = _listed(np.fromfile(part, _ENTRY))
                 part.unlink()
-                file.write(rows)
+                if self._old:
+                    lists = _joined(_remaining(self._old, number, moved), lists)
+                lists = _without_common(lists, most_common * self._count)
+                added, most = _scored(lists, norms)
+                file.write(np.ascontiguousarray(lists.rows, "<u4"))
                 scores.write(added.tobytes())
-                starts = np.cumsum(counts) - counts
-                most = np.maximum.reduceat(added, starts) if len(terms) else added
-                tables.append((terms, starts + entries, most))
-                entries += len(rows)
-        for block in _blocks(self._scores):
-            file.write(block)
-        self._scores.unlink()
+                counts.write(lists.counts.tobytes())
+                tables.append((lists.terms, np.cumsum(lists.sizes) - lists.sizes + entries, most))
+                entries += len(lists.rows)
+        _append(file, self._scores)
         terms, starts, most = (np.concatenate(column) for column in zip(*tables, strict=True))
-        for array, kind in ((terms, "<u8"), (np.append(starts, entries), "<i8"), (most, "<f4")):
+        for array, kind in ((terms, "<u8"), (np.append(starts, entries), "<i8"), (most, "<f4"), (lengths, "<u4")):
             file.write(np.ascontiguousarray(array, kind))
+        _append(file, self._counts)
         file.write(_FOOTER.pack(_MAGIC, self._count, len(terms), entries))
 
 
-def _scored(entries: Any, norms: Scores, limit: float) -> tuple[Any, Any, Rows, Scores]:
-    """Terms, their numbers of rows, and rows and scores of all of them, from entries in the order of their rows."""
+def _listed(entries: Any) -> _Lists:
+    """Rows by term, from entries in the order of their rows."""
     entries = entries[np.argsort(entries["term"], kind="stable")]
-    terms, counts = np.unique(entries["term"], return_counts=True)
-    kept = counts <= limit
-    entries = entries[np.repeat(kept, counts)]
-    terms, counts = terms[kept], counts[kept]
-    weights = np.log((len(norms) + 1) / counts).astype(np.float32)
-    often, rows = entries["count"].astype(np.float32), np.ascontiguousarray(entries["row"])
-    scores = np.repeat(weights, counts) * often * np.float32(K1 + 1) / (often + norms[rows])
-    return terms, counts, rows, scores.astype("<f4")
+    terms = np.ascontiguousarray(entries["term"])
+    starts = np.flatnonzero(np.append(True, terms[1:] != terms[:-1])[: len(terms)])
+    sizes = np.diff(starts, append=len(terms))
+    return _Lists(terms[starts], sizes, np.ascontiguousarray(entries["row"]), np.ascontiguousarray(entries["count"]))
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            yield block
+def _remaining(old: Postings, part: int, moved: Rows) -> _Lists:
+    """What remains of a part of old postings: the new rows of each term, without terms that no row has any more.
+
+    Args:
+        old: the old postings.
+        part: its number.
+        moved: the new row of each old one, or `GONE`.
+    """
+    first, last = (
+        int(np.searchsorted(old.terms, np.uint64(at) << _SHIFT)) if at < _PARTS else len(old.terms)
+        for at in (part, part + 1)
+    )
+    starts = old.starts[first : last + 1]
+    here = slice(int(starts[0]), int(starts[-1]))
+    rows = moved[old.rows[here]]
+    stay = rows != GONE
+    # How many stay before each start.
+    before = np.concatenate([[0], np.cumsum(stay)])[starts - starts[0]]
+    sizes = np.diff(before)
+    known = (sizes > 0) | (np.diff(starts) == 0)
+    return _Lists(old.terms[first:last][known], sizes[known], rows[stay], old.counts[here][stay])
+
+
+def _joined(one: _Lists, other: _Lists) -> _Lists:
+    """Two lists as one; the first one's rows come before the other's, and a term it leaves out stays left out."""
+    places = np.searchsorted(one.terms, other.terms)
+    known = np.append(one.terms, np.uint64(0))[places] == other.terms
+    known &= places < len(one.terms)
+    wanted = ~known | (np.append(one.sizes, 0)[places] > 0)
+    if not wanted.all():
+        entries = np.repeat(wanted, other.sizes)
+        other = _Lists(other.terms[wanted], other.sizes[wanted], other.rows[entries], other.counts[entries])
+        places, known = places[wanted], known[wanted]
+    # The table of both: the other one's new terms between those of the first.
+    terms = np.insert(one.terms, places[~known], other.terms[~known])
+    sizes = np.zeros((len(terms), 2), np.int64)
+    sizes[:, 0] = np.insert(one.sizes, places[~known], 0)
+    sizes[places + np.cumsum(~known) - ~known, 1] = other.sizes
+    # Whose each entry is: a term's from the first, then its from the other.
+    later = np.repeat(np.tile([False, True], len(terms)), sizes.ravel())
+    rows, counts = np.empty(len(later), np.uint32), np.empty(len(later), np.uint8)
+    rows[later], counts[later] = other.rows, other.counts
+    rows[~later], counts[~later] = one.rows, one.counts
+    return _Lists(terms, sizes.sum(1), rows, counts)
+
+
+def _without_common(lists: _Lists, limit: float) -> _Lists:
+    """The lists without the rows of terms that have more of them than `limit`."""
+    wanted = lists.sizes <= limit
+    if wanted.all():
+        return lists
+    entries = np.repeat(wanted, lists.sizes)
+    return _Lists(lists.terms, lists.sizes * wanted, lists.rows[entries], lists.counts[entries])
+
+
+def _scored(lists: _Lists, norms: Scores) -> tuple[Scores, Scores]:
+    """The scores of all rows, and each term's largest."""
+    sizes, often = lists.sizes, lists.counts.astype(np.float32)
+    weights = np.log((len(norms) + 1) / np.maximum(sizes, 1)).astype(np.float32)
+    scores = np.repeat(weights, sizes) * often * np.float32(K1 + 1) / (often + norms[lists.rows])
+    most = np.zeros(len(sizes), np.float32)
+    if len(scores):
+        most[sizes > 0] = np.maximum.reduceat(scores, (np.cumsum(sizes) - sizes)[sizes > 0])
+    return scores.astype("<f4"), most
+
+
+def _append(file: HashingFile, scratch: Path) -> None:
+    """Write what a scratch file holds, and remove it."""
+    with scratch.open("rb") as blocks:
+        while block := blocks.read(1 << 22):
+            file.write(block)
+    scratch.unlink()

@@ -1,4 +1,4 @@
-"""The question's way to its candidates: exact titles, nearest titles, shared words, order, confidence."""
+"""The question's way to its candidates: exact titles, nearest titles, shared words, order, reranking, confidence."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ragqa.retrieval.dense import DenseIndex
 from ragqa.retrieval.embed import Embedder, Vectors
 from ragqa.retrieval.lexical import LexicalIndex, LexicalSearch, RankBM25
 from ragqa.retrieval.question import parse_question
+from ragqa.retrieval.rerank import Reranker, relevances, reranked
 from ragqa.retrieval.terms import terms
 from ragqa.retrieval.text import fold, overlap
 from ragqa.retrieval.titles import TitleTable
@@ -25,6 +26,8 @@ from ragqa.settings import Fusion, Lexical
 _DEPTH: Final = 100
 # How many of them, best by what is known without reading them, are read: their trigrams are compared.
 _READ: Final = 50
+# Questions whose candidates are held at once, to be reranked together.
+_BLOCK: Final = 256
 # From this share of a question's trigrams in a title on, the title has all its words, give or take a plural.
 _ALL_WORDS: Final = 0.95
 # At most this many products of one exact title are shown: "Circus" may be a hundred books.
@@ -76,6 +79,8 @@ class Retriever:
         without: frozenset[int] = frozenset(),
         fusion: Fusion = "weighted",
         lexical: Lexical = "postings",
+        reranker: Reranker | None = None,
+        rerank_depth: int = 20,
     ) -> list[Retrieval]:
         """The best `top_k` products for each question, in the order of the questions.
 
@@ -84,7 +89,8 @@ class Retriever:
             top_k: how many candidates to give back.
             max_chars: longer questions are refused.
             without: rows that are held out, as if the index did not have them; for training and evaluation.
-            fusion, lexical: see `AnswerSettings`.
+            fusion, lexical, rerank_depth: see `AnswerSettings`.
+            reranker: reads the first candidates of each question again, see `ragqa.retrieval.rerank`.
 
         Raises:
             QuestionError: a question is empty or longer than `max_chars`.
@@ -93,15 +99,24 @@ class Retriever:
         if not parsed:
             return []
         vectors = self.embed([question.subject for question in parsed])
-        depth = max(_DEPTH, top_k)
+        if reranker is None:
+            rerank_depth = 0
+        depth, count = max(_DEPTH, top_k, rerank_depth), max(_READ, top_k, rerank_depth)
         search = self._searcher(lexical)
-        found = []
-        for question, vector, near in zip(parsed, vectors, self._nearest(vectors, depth), strict=True):
-            exact = self._exact_rows(question, without)
-            words = terms(question.subject)
-            lists = (near, search.search(words, depth)[0].tolist())
-            ranked = self._ranked(question.subject, words, vector, lists, exact, max(_READ, top_k), without, fusion)
-            found.append(self._judged(question, ranked, top_k))
+        nearest, found = self._nearest(vectors, depth), []
+        for start in range(0, len(parsed), _BLOCK):
+            block, ranked = parsed[start : start + _BLOCK], []
+            for place, question in enumerate(block, start):
+                exact = self._exact_rows(question, without)
+                words = terms(question.subject)
+                lists = (nearest[place], search.search(words, depth)[0].tolist())
+                ranked.append(
+                    self._ranked(question.subject, words, vectors[place], lists, exact, count, without, fusion)
+                )
+            read: Sequence[list[float] | None] = [None] * len(block)
+            if reranker is not None and rerank_depth:
+                read = relevances(reranker, [question.subject for question in block], ranked, rerank_depth)
+            found += [self._judged(*one, top_k) for one in zip(block, ranked, read, strict=True)]
         return found
 
     def embed(self, subjects: Sequence[str]) -> Vectors:
@@ -147,10 +162,17 @@ class Retriever:
             self._reference = RankBM25([self._store[row].title for row in range(len(self._store))])
         return self._reference
 
-    def _judged(self, question: Question, ranked: Sequence[Candidate], top_k: int) -> Retrieval:
+    def _judged(
+        self, question: Question, ranked: Sequence[Candidate], relevance: Sequence[float] | None, top_k: int
+    ) -> Retrieval:
         if not ranked:
             return Retrieval(question, (), 0.0)
-        sure = 1.0 if ranked[0].exact else self._confidence(confidence_.features(ranked))
+        own = ranked
+        if relevance is not None:
+            ranked, as_found = reranked(ranked, relevance), {c.row: c for c in ranked}
+            # The confidence model was fitted to the retriever's own scores; the reranker gives the order alone.
+            own = [as_found[c.row] for c in ranked]
+        sure = 1.0 if ranked[0].exact else self._confidence(confidence_.features(own))
         fitting = () if ranked[0].exact else tuple(c for c in ranked if c.overlap >= _ALL_WORDS)
         return Retrieval(question, tuple(ranked[:top_k]), sure, fitting if len(fitting) > 1 else ())
 

@@ -7,7 +7,8 @@ as it mostly is (Yannakoudakis, Fawthrop 1983). Only hashes are kept, so that no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,8 @@ from ragqa.files import HashingFile
 from ragqa.retrieval.postings import Postings, term_hash
 
 _LENGTHS: Final = range(4, 25)
-_WHOLE: Final = 1 << 31  # marks the remainder that is the word itself
+_WHOLE: Final = np.uint32(1 << 31)  # marks the remainder that is the word itself
+_PLACE: Final = ~_WHOLE
 
 
 def remainders(word: str) -> Iterator[str]:
@@ -35,7 +37,7 @@ class Spelling:
     """The remainders of all words of the titles.
 
     Attributes:
-        hashes: (n,) uint64, ascending.
+        hashes: (n,) uint64, ascending, equal ones by place.
         places: (n,) uint32, the word's place in the titles' postings, and `_WHOLE` where the remainder is the word.
     """
 
@@ -43,17 +45,42 @@ class Spelling:
     places: npt.NDArray[np.uint32]
 
     @classmethod
-    def build(cls, words: Sequence[str], postings: Postings) -> Spelling:
-        """The table of these words, all of which the postings have."""
-        hashes, places = [], []
-        for word in sorted(words):
-            place = postings.find(word)
-            for number, remainder in enumerate(remainders(word)):
-                hashes.append(term_hash(remainder))
-                places.append((place or 0) | (0 if number else _WHOLE))
-        table = np.array(hashes, np.uint64)
-        order = np.argsort(table, kind="stable")
-        return cls(table[order], np.array(places, np.uint32)[order])
+    def build(cls, words: Iterable[str], postings: Postings) -> Spelling:
+        """The table of these words, each given once; the postings have all of them."""
+        found, sizes = array("Q"), array("Q")
+        for word in words:
+            before = len(found)
+            found.extend(map(term_hash, remainders(word)))
+            sizes.append(len(found) - before)
+        hashes, counts = np.array(found, np.uint64), np.array(sizes, np.int64)
+        counts = counts[counts > 0]
+        whole = np.cumsum(counts) - counts  # a word's first remainder is the word itself
+        places = np.repeat(np.searchsorted(postings.terms, hashes[whole]).astype(np.uint32), counts)
+        places[whole] |= _WHOLE
+        return cls._sorted(hashes, places)
+
+    @classmethod
+    def _sorted(cls, hashes: npt.NDArray[np.uint64], places: npt.NDArray[np.uint32]) -> Spelling:
+        order = np.lexsort((places & _PLACE, hashes))
+        return cls(hashes[order], places[order])
+
+    def updated(self, old: Postings, new: Postings, words: Iterable[str]) -> Spelling:
+        """The table after an update, as `build` makes it of all words of the new titles.
+
+        Args:
+            old: the postings that this table belongs to.
+            new: those it shall belong to. Words that they do not have are dropped.
+            words: of the titles that were added, each given once.
+        """
+        places = np.searchsorted(new.terms, old.terms)
+        stay = np.zeros(len(places), np.bool_)
+        if len(new.terms):
+            stay = new.terms[np.minimum(places, len(new.terms) - 1)] == old.terms
+        mine = self.places & _PLACE
+        kept = stay[mine]
+        moved = places[mine[kept]].astype(np.uint32) | (self.places[kept] & _WHOLE)
+        added = self.build((word for word in words if old.find(word) is None), new)
+        return self._sorted(np.concatenate([self.hashes[kept], added.hashes]), np.concatenate([moved, added.places]))
 
     @classmethod
     def load(cls, path: Path, in_memory: bool = False) -> Spelling:
@@ -86,8 +113,8 @@ class Spelling:
         for number, remainder in enumerate(remainders(word)):
             wanted = np.uint64(term_hash(remainder))
             start, stop = (int(np.searchsorted(self.hashes, wanted, side)) for side in ("left", "right"))
-            for marked in self.places[start:stop].tolist():
-                place, whole = marked & ~_WHOLE, bool(marked & _WHOLE)
+            for marked in self.places[start:stop]:
+                place, whole = int(marked & _PLACE), bool(marked & _WHOLE)
                 common = int(postings.starts[place + 1] - postings.starts[place])
                 # One letter more or less before another letter or two swapped.
                 found = (bool(number) and not whole, -common, place)

@@ -11,6 +11,7 @@ import xxhash
 
 from ragqa.errors import IndexDamagedError
 from ragqa.files import HashingFile
+from ragqa.retrieval.rows import GONE, new_rows
 from ragqa.retrieval.text import fold
 
 
@@ -35,6 +36,21 @@ class TitleTable:
         hashes = np.fromiter((title_hash(title) for title in titles), np.uint64)
         order = np.argsort(hashes, kind="stable")
         return cls(np.stack([hashes[order], order.astype(np.uint64)]))
+
+    def updated(self, kept: npt.NDArray[np.int64], titles: Iterable[str]) -> TitleTable:
+        """The table after an update, as `build` makes it of all its titles.
+
+        Args:
+            kept: the rows that stay, ascending; they come first.
+            titles: those of the rows after them, in their order.
+        """
+        rows = new_rows(kept, len(self))[self._rows.astype(np.int64)]
+        stay = rows != GONE
+        added = np.fromiter((title_hash(title) for title in titles), np.uint64)
+        hashes = np.concatenate([self._hashes[stay], added])
+        rows = np.concatenate([rows[stay].astype(np.uint64), np.arange(len(added), dtype=np.uint64) + len(kept)])
+        order = np.argsort(hashes, kind="stable")
+        return TitleTable(np.stack([hashes[order], rows[order]]))
 
     @classmethod
     def load(cls, path: Path) -> TitleTable:

@@ -3,9 +3,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragqa.catalogue.store import SCHEMA, ProductStore, StoreWriter
@@ -68,6 +69,26 @@ def test_the_file_does_not_depend_on_the_blocks_in_which_it_was_written(tmp_path
     with pa.memory_map(str(path)) as file:
         reader = pa.ipc.open_file(file)
         assert [reader.get_batch(n).num_rows for n in range(reader.num_record_batches)] == [4096, 4096, 5]
+
+
+@given(
+    st.sets(st.integers(0, COUNT - 1) | st.sampled_from([0, 4095, 4096, 8191, 8192, COUNT - 1]), max_size=60), st.data()
+)
+@settings(deadline=None, max_examples=15)
+def test_copied_rows_make_the_file_that_their_products_make(
+    tmp_path_factory: pytest.TempPathFactory, store: ProductStore, rows: set[int], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("copied")
+    left_out = data.draw(st.booleans())  # most rows, as an update copies them
+    chosen = np.array(sorted(set(range(COUNT)) - rows if left_out else rows), np.int64)
+    before, after = (data.draw(st.sampled_from([0, 1, 100, 4096])) for _ in range(2))
+    with StoreWriter(folder / "p.arrow") as writer:
+        writer.add(PRODUCTS[:before])
+        writer.copy(store, chosen)
+        writer.add(PRODUCTS[:after])
+    assert writer.count == before + len(chosen) + after
+    same = write(folder / "q.arrow", PRODUCTS[:before] + [PRODUCTS[row] for row in chosen] + PRODUCTS[:after])
+    assert writer.file.sha256 == sha256_of(folder / "p.arrow") == sha256_of(same)
 
 
 def test_the_writer_counts_what_it_was_given(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import random
+import tempfile
 from pathlib import Path
 
 import bm25s
@@ -162,6 +163,47 @@ def test_what_was_written_is_what_is_mapped(tmp_path: Path) -> None:
     for question in QUESTIONS:
         for one, other in zip(mapped.search(terms(question), 9), made.search(terms(question), 9), strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_a_word_that_too_many_descriptions_have_finds_nothing_and_is_no_mistake_for_another() -> None:
+    products = [Product(str(i), f"Width gauge {i}", "Comes with a warranty") for i in range(20)]
+    index = build_lexical([*products, Product("x", "Lamp without", "Plain")])
+    assert index.descriptions is not None
+    assert index.descriptions.find("warranty") is not None
+    for word in ("warranty", "with"):  # "with" would else be taken for "width"
+        assert index.search(terms(word), 5)[0].tolist() == []
+        assert index.coverage(terms(word), np.array([0, 20], np.uint32)).tolist() == [0.0, 0.0]
+    assert index.search(terms("widht"), 5)[0].tolist() == [0, 1, 2, 3, 4]
+    rows, scores = index.search(terms("lamp with"), 5)
+    assert (rows.tolist(), scores.tolist()) == ([20], index.search(terms("lamp"), 5)[1].tolist())
+
+
+def test_a_word_of_titles_that_too_many_descriptions_have_is_searched_in_titles_alone() -> None:
+    products = [Product(str(i), f"Gauge {i}", "Of steel") for i in range(20)]
+    index = build_lexical([*products, Product("x", "Steel lamp", "Of steel")])
+    assert index.search(terms("steel"), 5)[0].tolist() == [20]
+    assert index.coverage(terms("steel"), np.array([0, 20], np.uint32)).tolist() == [0.0, 1.0]
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10**6), st.integers(8, 40), st.integers(0, 20), st.data())
+def test_an_updated_index_is_byte_for_byte_one_of_all_products(
+    seed: int, count: int, more: int, data: st.DataObject
+) -> None:
+    def described(products: list[Product]) -> list[Product]:
+        # One word that all have, which stays left out, and one that two have at most.
+        letters = str.maketrans("0123456789", "abcdefghij")
+        return [Product(p.id, p.title, f"everywhere {p.id.translate(letters)}") for p in products]
+
+    old, new = described(catalogue(count, seed)), described(catalogue(more, seed + 1))
+    kept = np.array(sorted(data.draw(st.sets(st.integers(0, count - 1)))), np.int64)
+    with tempfile.TemporaryDirectory() as folder:
+        before, after, anew = (Path(folder) / part for part in ("before", "after", "anew"))
+        lexical.write_lexical(old, before, before / "scratch")
+        lexical.write_lexical(new, after, after / "scratch", old=LexicalIndex.load(before), kept=kept)
+        lexical.write_lexical([old[row] for row in kept] + new, anew, anew / "scratch")
+        if more or len(kept):  # else nobody has the word that is left out
+            assert all((after / name).read_bytes() == (anew / name).read_bytes() for name in lexical.FILES)
 
 
 @pytest.mark.parametrize("name", lexical.FILES)

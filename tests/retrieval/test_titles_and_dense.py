@@ -35,6 +35,21 @@ def test_a_saved_table_answers_as_before(tmp_path: Path) -> None:
     assert loaded.rows("no tide") == []
 
 
+some_titles = st.lists(st.sampled_from(["Low Tide", "LOW  TIDE", "High Tide", "Ebb", "Flow", "!!!", "Spring tide"]))
+
+
+@given(some_titles.filter(len), some_titles, st.data())
+def test_an_updated_table_is_the_table_of_all_titles(old: list[str], new: list[str], data: st.DataObject) -> None:
+    kept = sorted(data.draw(st.sets(st.integers(0, len(old) - 1))))
+    updated = TitleTable.build(old).updated(np.array(kept, np.int64), new)
+    whole = [old[row] for row in kept] + new
+    assert len(updated) == len(whole)
+    for title in {*old, *new}:
+        assert updated.rows(title) == TitleTable.build(whole).rows(title)
+    np.testing.assert_array_equal(updated._hashes, TitleTable.build(whole)._hashes)
+    np.testing.assert_array_equal(updated._rows, TitleTable.build(whole)._rows)
+
+
 def test_a_table_cut_short_is_refused(tmp_path: Path) -> None:
     (tmp_path / "titles.bin").write_bytes(b"\0" * 17)
     with pytest.raises(IndexDamagedError, match="17 bytes"):
@@ -53,7 +68,7 @@ def test_dense_search_agrees_with_numpy(count: int, k: int, seed: int) -> None:
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     for question, found in zip(questions, rows, strict=True):
         np.testing.assert_allclose(titles[found] @ question, sorted(titles[found] @ question, reverse=True), atol=1e-6)
-    assert index.similarity(questions[0], int(rows[0, 0])) == pytest.approx(float(scores[0, 0]), abs=1e-5)
+    assert float(index.vectors([int(rows[0, 0])])[0] @ questions[0]) == pytest.approx(float(scores[0, 0]), abs=1e-5)
 
 
 def test_a_saved_dense_index_finds_the_same(tmp_path: Path) -> None:
@@ -82,3 +97,37 @@ def test_faiss_for_cpu_and_gpu_side_by_side_are_refused(monkeypatch: pytest.Monk
 def test_unit_vectors_have_length_one_and_zero_stays_zero() -> None:
     vectors = unit(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32))
     np.testing.assert_allclose(vectors, [[0.6, 0.8], [0.0, 0.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "factory",
+    ["Flat", "SQfp16", "SQ8", "IVF16,Flat", "IVF16,SQ8", "IVF16,PQ8", "IVF16,PQ8x4fs,Refine(SQ8)", "HNSW8,SQ8"],
+)
+@pytest.mark.parametrize("mapped", [True, False])
+def test_an_updated_index_has_the_rows_that_stay_and_then_the_new_ones(
+    factory: str, mapped: bool, tmp_path: Path
+) -> None:
+    faiss = import_faiss()
+    random_ = np.random.default_rng(4)
+    first, more = (unit(random_.standard_normal((n, 16)).astype(np.float32)) for n in (900, 70))
+    index = faiss.index_factory(16, factory, faiss.METRIC_INNER_PRODUCT)
+    index.train(first)
+    index.add(first)
+    parameters = "nprobe=16" if "IVF" in factory else ""
+    old = DenseIndex(index, parameters)
+    if mapped:
+        with HashingFile(tmp_path / "v.faiss") as file:
+            old.save(file)
+        old = DenseIndex.load(tmp_path / "v.faiss", parameters)
+    before = old.vectors(range(900))
+    kept = np.flatnonzero(random_.random(900) < 0.8)
+    new = old.updated(kept, more)
+    assert (len(new), len(old)) == (len(kept) + 70, 900)
+    assert (old.vectors(range(900)) == before).all()
+    stored = new.vectors(range(len(new)))
+    assert np.abs(stored[: len(kept)] - before[kept]).max() < 0.01
+    assert np.median((unit(stored[len(kept) :]) * more).sum(1)) > 0.85
+    # Each row is found under its own number, the last ones and those before a gap as well.
+    asked = np.r_[0, 17, len(kept) - 1, len(kept), len(new) - 1]
+    rows = new.search(unit(stored[asked]), 3)[1]
+    assert [row in found for row, found in zip(asked.tolist(), rows.tolist(), strict=True)].count(True) >= 4

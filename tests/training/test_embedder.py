@@ -231,7 +231,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     out = tmp_path / "x"
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLED), str(tiny_index), str(out), where],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == -9, done.stderr
     assert not out.exists()
@@ -439,6 +439,6 @@ def test_nobody_is_asked_over_the_network_and_nothing_printed(tiny_index: Path, 
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(ALONE), str(tiny_index), str(tmp_path / "x")],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=240, env=environment,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600, env=environment,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("0\n", "")

@@ -1,0 +1,91 @@
+"""Fewer bits where they cost nothing: matrix products in 16 bits, all that is added up between them in 32.
+
+A model that is 16 bits throughout loses in its sums: all-MiniLM-L6-v2's vectors then have a cosine of 0.9966 and more to
+those of float32, and of 0.9999 this way, and is no faster.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+# Rows of the matrices that are expected, for which oneDNN chooses the order of weights.
+_ROWS: Final = 512
+
+
+class Product:
+    """A matrix product with constant weights, and what follows it.
+
+    Where oneDNN multiplies in bfloat16 on this processor, the weights are brought into its order once, not at each call.
+
+    Args:
+        weight: (out, in).
+        bias: (out,), or None.
+        gelu: apply the Gaussian error linear unit to what comes out.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, gelu: bool = False) -> None:
+        self._weight, self._gelu = weight.detach(), gelu
+        self._bias = None if bias is None else bias.detach()
+        self._packed = self._in_order()
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(..., in) -> (..., out), in the weights' number format."""
+        inputs = inputs.to(self._weight.dtype)
+        return self._plain(inputs) if self._packed is None else self._pointwise(inputs, self._packed)
+
+    def _plain(self, inputs: torch.Tensor) -> torch.Tensor:
+        found = nn.functional.linear(inputs, self._weight, self._bias)
+        return nn.functional.gelu(found) if self._gelu else found
+
+    def _pointwise(self, inputs: torch.Tensor, packed: Any) -> torch.Tensor:
+        follows, how = ("gelu", "none") if self._gelu else ("none", "")
+        found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, packed, self._bias, follows, [], how)
+        return found
+
+    def _in_order(self) -> Any:
+        """The weights in oneDNN's order; None where this torch or this processor does not have it.
+
+        These are private names of torch 2.x, which its own compiler uses: they are taken only if they compute what
+        the public ones compute.
+        """
+        weight = self._weight
+        if weight.dtype != torch.bfloat16 or weight.device.type != "cpu":
+            return None
+        tried = torch.linspace(-1, 1, 3 * weight.shape[1]).reshape(3, -1).to(weight.dtype)
+        try:
+            with torch.no_grad():
+                packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+                same = torch.allclose(self._pointwise(tried, packed), self._plain(tried), atol=0.02, rtol=0.02)
+        except (AttributeError, RuntimeError, TypeError, NotImplementedError):
+            return None
+        return packed if same else None
+
+
+class HalfLinear(nn.Module):
+    """A linear layer with 16-bit weights, float32 in and out.
+
+    Args:
+        layer: where weights and biases come from.
+        dtype: bfloat16 or float16.
+    """
+
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(layer.weight.detach().to(dtype), requires_grad=False)
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().to(dtype), requires_grad=False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(..., in) -> (..., out), both float32."""
+        return nn.functional.linear(inputs.to(self.weight.dtype), self.weight, self.bias).float()
+
+
+def halve_linear(module: Any, dtype: torch.dtype) -> None:
+    """Make each linear layer in a float32 model a `HalfLinear`."""
+    for name, child in module.named_children():
+        if type(child) is nn.Linear:
+            setattr(module, name, HalfLinear(child, dtype))
+        else:
+            halve_linear(child, dtype)
