@@ -30,7 +30,7 @@ from benchmarks.scale_stages import ASKED, MANY, SINGLE
 from ragqa.versions import installed_versions, setting
 
 SIZES: Final = (10_000, 100_000, 582_280, 1_300_000)
-STAGES: Final = ("make", "build", "search", "start")
+STAGES: Final = ("make", "build", "search", "start", "update")
 # Of the sizes the one whose titles are embedded to compare speeds.
 _EMBEDDED_OF: Final = 100_000
 _PACKAGES: Final = (

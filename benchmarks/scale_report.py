@@ -28,7 +28,15 @@ WAYS: Final = {
 
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    parts = [_setting(result), marks(result), _builds(result), _files(result), _questions(result), _dense(result)]
+    parts = [
+        _setting(result),
+        marks(result),
+        _builds(result),
+        _files(result),
+        _questions(result),
+        _dense(result),
+        _updates(result),
+    ]
     parts += [
         _memory(result),
         _peers(result),
@@ -73,6 +81,8 @@ def marks(result: dict[str, Any]) -> str:
         ("resident while searching", "under 1,500 MB", f"{_mb(memory)} MB", memory < 1.5e9),
         ("start to first retrieval", "under 3 s", f"{start:.1f} s", start < 3),
     ]
+    share = at["update"]["seconds"]["total"] / at["build"]["seconds"]["total"]
+    rows.append(("updating one product in a hundred, of a build", "under 5 %", f"{share:.1%}", share < 0.05))
     said = {True: "yes", False: "**no**", None: ""}
     lines = [f"| mark | wanted | at {int(largest):,} | reached |", "|---|---|---|---|"]
     return "\n".join(lines + [f"| {name} | {wanted} | {found} | {said[met]} |" for name, wanted, found, met in rows])
@@ -162,6 +172,25 @@ def _dense(result: dict[str, Any]) -> str:
         cells += [f"{dense['seconds']:,.1f}", f"{predicted['seconds']:,.1f}"]
         cells += [f"{_mb(dense['bytes'])} MB", f"{_mb(predicted['memory'])} MB"]
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _updates(result: dict[str, Any]) -> str:
+    stages = list(dict.fromkeys(name for at in result["sizes"].values() for name in at["update"]["seconds"]))
+    stages.remove("total")
+    lines = [
+        "**Update** to a catalogue of which one product in a hundred was changed, deleted, or added: seconds, and the share of "
+        "what the build took",
+        "",
+        f"| products | added | changed | deleted | embedded | all | {' | '.join(stages)} | of a build | peak memory |",
+        "|---" * (len(stages) + 8) + "|",
+    ]
+    for at in result["sizes"].values():
+        update, whole = at["update"], at["build"]["seconds"]["total"]
+        cells = [f"{update[what]:,}" for what in ("added", "changed", "deleted", "embedded")]
+        cells += [f"{update['seconds'][stage]:,.1f}" for stage in ("total", *stages)]
+        cells += [f"{update['seconds']['total'] / whole:.1%}", f"{_mb(update['peak'])} MB"]
+        lines.append(f"| {at['build']['products']:,} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -30,6 +30,7 @@ ASKED: Final = WARM + SINGLE + MANY  # each about a product of its own
 K: Final = 10
 STARTS: Final = {"cold": 3, "warm": 5}  # in this order: a cold one leaves in the cache what the next one reads
 EMBEDDED: Final = 3000
+CHANGED: Final = 0.01  # share of the products that an update finds changed
 REPETITIONS: Final = 5
 
 # What a program does that asks one question; started without anything of the benchmark's.
@@ -153,6 +154,36 @@ def start(size: int, work: Path) -> dict[str, Any]:
     }
 
 
+def update(size: int, work: Path) -> dict[str, Any]:
+    """The index brought to a catalogue of which one product in a hundred was changed, deleted, or added; on a copy."""
+    from ragqa import update_index
+
+    old, new, folder = catalogue_of(size, work), work / f"changed-{size}.jsonl", work / f"updated-{size}"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(index_of(size, work), folder, copy_function=os.link)  # of the files: an update changes none
+    random_ = random.Random(SEED)  # noqa: S311  (not for secrets)
+    with old.open(encoding="utf-8") as lines, new.open("w", encoding="utf-8") as out:
+        for line in lines:
+            if random_.random() >= CHANGED:
+                out.write(line)
+                continue
+            product, kind = json.loads(line), random_.randrange(3)
+            if kind == 0:
+                product["content"] += " Now with a longer guarantee."
+            elif kind == 1:
+                out.write(line)
+                product |= {"uid": f"{product['uid']}-new", "title": f"{product['title']} refurbished"}
+            if kind < 2:
+                out.write(json.dumps(product) + "\n")
+    started = time.perf_counter()
+    report = update_index(folder, new)
+    seconds = time.perf_counter() - started
+    shutil.rmtree(folder)
+    new.unlink()
+    found = report.to_dict()
+    return found | {"seconds": found["seconds"] | {"total": round(seconds, 3)}, "peak": peak_memory()}
+
+
 def embedding(size: int, work: Path) -> dict[str, Any]:
     """Titles a second of ours and of sentence-transformers used as its documentation shows, turn by turn; their cosines."""
     from sentence_transformers import SentenceTransformer
@@ -260,7 +291,9 @@ def drop_from_cache(folder: Path) -> None:
 def main() -> int:
     """Run one stage."""
     stage, size, work = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    stages = {"make": make, "build": build, "search": search, "start": start, "embedding": embedding}
+    stages = {
+        "make": make, "build": build, "search": search, "start": start, "update": update, "embedding": embedding,
+    }  # fmt: skip
     if stage in stages:
         found = stages[stage](size, work)
     else:

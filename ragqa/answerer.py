@@ -118,6 +118,7 @@ class Answerer:
         index = open_index(folder, verify)
         model, source = own_embedder(index, folder, embedder, device, dtype)
         say(f"embedder {source}, {models.describe(model)}")
+        index.dense.use(str(model.device))
         return cls(
             index,
             SentenceEmbedder(model),

@@ -35,7 +35,7 @@ STEPS = {
     "models": ["source", "packaged", "device", "precision", "load"],
     "catalogue": ["columns", "formats", "read", "clean", "store", "export"],
     "retrieval": [
-        "text", "question", "bert", "embed", "dense", "rows", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",
+        "text", "question", "bert", "embed", "gpu", "dense", "rows", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",
         "rerank", "retriever",
     ],
     "index": [

@@ -109,6 +109,13 @@ def test_the_tables_of_fine_tuning_are_made_from_the_committed_results() -> None
     assert training.table(json.loads(training.RESULT.read_text("utf-8"))) in page
 
 
+def test_the_tables_of_retrieval_are_made_from_the_committed_result() -> None:
+    from benchmarks import retrieval_report
+
+    table = retrieval_report.table(json.loads(retrieval_report.RESULT.read_text("utf-8")))
+    assert f"<!-- retrieval -->\n{table}\n<!-- /retrieval -->" in retrieval_report.README.read_text("utf-8")
+
+
 def test_the_table_of_the_sweep_is_made_from_the_committed_result() -> None:
     from benchmarks import sweep_report
 

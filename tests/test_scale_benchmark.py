@@ -169,7 +169,7 @@ def test_a_peer_that_embeds_is_asked_up_to_its_limit(monkeypatch: pytest.MonkeyP
     assert [size for size, stage in planned if stage == "embedding"] == [100_000]
     assert [size for size, stage in planned if stage == "rank-bm25"] == [10_000, 100_000]
     assert "bm25s, numba" not in {stage for _, stage in planned}
-    assert [stage for size, stage in planned if size == 10_000][:4] == ["make", "build", "search", "start"]
+    assert [stage for size, stage in planned if size == 10_000][:5] == list(scale.STAGES)
 
 
 def test_a_stage_that_is_kept_is_not_measured_again(tmp_path: Path) -> None:
@@ -217,6 +217,10 @@ def a_size(products: int, ms: float) -> dict[str, Any]:
         "start": {
             name: {"imported": [0.5] * 3, "opened": [2.0] * 3, "retrieved": [2.5, 2.4, 2.6]} for name in ("warm", "cold")
         },
+        "update": {
+            "added": 5, "changed": 6, "deleted": 7, "embedded": 4, "peak": 2e9,
+            "seconds": {"clean": 0.5, "words": 0.25, "total": 1.0},
+        },
         "peers": {
             "rank-bm25": a_peer([312.0, 300.0, 320.0], "lexical", None),
             "bm25s": a_peer([2.0, 1.9, 2.1], "titles", 1.0) | {"ours": {"lexical": a_peer([1.5, 1.4, 1.6], "x", None)["ours"]["x"]}},
@@ -255,6 +259,7 @@ def test_the_marks_are_those_of_the_largest_size(result: dict[str, Any]) -> None
     assert "| index and store on disk | under 2,500 MB | 41.6 MB | yes |" in text
     assert "| resident while searching | under 1,500 MB | 1,600 MB | **no** |" in text
     assert "| start to first retrieval | under 3 s | 2.5 s | yes |" in text
+    assert "| updating one product in a hundred, of a build | under 5 % | 0.5% | yes |" in text
     without = copy.deepcopy(result)
     without["sizes"]["100000"]["peers"] = {}
     assert "| lexical search, times as fast as bm25s | at least 1 | not measured |  |" in scale_report.marks(without)
@@ -268,6 +273,7 @@ def test_the_tables_have_every_size_stage_part_and_peer(result: dict[str, Any]) 
     assert "| 1,000 | 1.00 [2.00] | 1.00 [2.00] |" in text
     assert "| 100,000 | `IVF4096,SQ8` | nprobe=16 | 0.961 | 200 | 4.00 | 1.00 | 4.0 | 5.0 | 40.0 MB | 40.0 MB |" in text
     assert "| 1,000 | 2.5 [2.4, 2.6] | 0.5 | 1.5 | 2.5 [2.4, 2.6] | 1,600 MB | 500 MB | 1,000 MB | 100 MB |" in text
+    assert "| 1,000 | 5 | 6 | 7 | 4 | 1.0 | 0.5 | 0.2 | 25.0% | 2,000 MB |" in text
     assert "dense search | 30.0 | 9.00 [8.00, 10.0] | 0.954 |" in text
     assert "rank-bm25 was asked 10 questions at the largest size." in text
     assert "| ragqa | bfloat16 | 500 [400, 600] | 2.50 [2.00, 3.00] | 0.99900 | 0.99990 |" in text

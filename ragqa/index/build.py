@@ -127,7 +127,7 @@ def build_index(
             began = time.perf_counter()
             blocks.embed(store, encoder)
             seconds["embed"] = round(time.perf_counter() - began, 3)
-            index = build_dense(blocks, planned, len(store), encoder.dimension, seed, seconds)
+            index = build_dense(blocks, planned, len(store), encoder.dimension, seed, seconds, str(model.device))
             began = time.perf_counter()
             asked = [store[row] for row in sampled(len(store), seed)]
             tuned = tune_dense(index, blocks, asked, encoder, planned, budgets, seed)

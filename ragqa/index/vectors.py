@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ragqa.errors import InputError
+from ragqa.errors import InputError, first_line
 from ragqa.index.blocks import Blocks
 from ragqa.index.recipe import DEFAULT_RECALL, Budgets, Plan, new_index
 from ragqa.index.tune import QUESTIONS, Tuned, exact_nearest, made_questions, measured, tune
@@ -17,16 +17,28 @@ from ragqa.progress import progress_bar, say
 from ragqa.records import Product
 from ragqa.retrieval.dense import DenseIndex, import_faiss
 from ragqa.retrieval.embed import Embedder
+from ragqa.retrieval.gpu import to_gpu
 
 # Measured on other questions than those that chose, a recall may be a little below.
 _TOLERANCE: Final = 0.01
 
 
-def build_dense(blocks: Blocks, plan: Plan, count: int, dimension: int, seed: int, seconds: dict[str, float]) -> Any:
-    """Train a FAISS index on a sample of the vectors, and add all of them block by block."""
+def build_dense(
+    blocks: Blocks, plan: Plan, count: int, dimension: int, seed: int, seconds: dict[str, float], device: str = "cpu"
+) -> Any:
+    """Train a FAISS index on a sample of the vectors, and add all of them block by block; it comes back on the CPU.
+
+    Args:
+        blocks: the vectors.
+        plan: what to build.
+        count, dimension: of the vectors.
+        seed: chooses the sample.
+        seconds: "train" and "add" are put in.
+        device: a GPU trains and adds what has to be trained, if FAISS can use it and it has room.
+    """
     started = time.perf_counter()
     faiss = import_faiss()
-    index = new_index(plan.factory, dimension)
+    index, on_gpu = new_index(plan.factory, dimension), None
     if not index.is_trained:
         chosen = np.sort(np.random.default_rng(seed).choice(count, plan.sample, replace=False))
         say(f"training {plan.factory} on {plan.sample:,} titles")
@@ -35,13 +47,34 @@ def build_dense(blocks: Blocks, plan: Plan, count: int, dimension: int, seed: in
             # The sample is as large as it is to be: none of it is to be left out, and nothing warned of.
             lists.cp.max_points_per_centroid, lists.cp.min_points_per_centroid = plan.sample, 1
             lists.cp.seed = seed + 1
-        index.train(blocks.rows(chosen))
+        on_gpu = to_gpu(faiss, index, device)
+        try:
+            (index if on_gpu is None else on_gpu).train(blocks.rows(chosen))
+        except RuntimeError as error:
+            if on_gpu is None:
+                raise
+            say(f"FAISS goes on on the CPU ({first_line(error)})")
+            on_gpu = None
+            index.train(blocks.rows(chosen))
         seconds["train"] = round(time.perf_counter() - started, 3)
         started = time.perf_counter()
+    added = 0
     with progress_bar("adding", count, "vectors") as bar:
         for block in blocks:
-            index.add(np.ascontiguousarray(block))
+            vectors = np.ascontiguousarray(block)
+            if on_gpu is not None:
+                try:
+                    on_gpu.add(vectors)
+                except RuntimeError as error:
+                    say(f"FAISS goes on on the CPU ({first_line(error)})")
+                    index, on_gpu = faiss.index_gpu_to_cpu(on_gpu), None
+                    vectors = vectors[index.ntotal - added :]
+            if on_gpu is None:
+                index.add(vectors)
+            added += len(block)
             bar.update(len(block))
+    if on_gpu is not None:
+        index = faiss.index_gpu_to_cpu(on_gpu)
     seconds["add"] = round(time.perf_counter() - started, 3)
     return index
 

@@ -10,9 +10,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ragqa.errors import IndexDamagedError, MissingDependencyError
+from ragqa.errors import IndexDamagedError, MissingDependencyError, first_line
 from ragqa.files import HashingFile
+from ragqa.progress import say
 from ragqa.retrieval.embed import Vectors
+from ragqa.retrieval.gpu import to_gpu
 
 _BLOCK: Final = 8192
 
@@ -55,6 +57,7 @@ class DenseIndex:
 
     def __init__(self, index: Any, parameters: str = "") -> None:
         self._index = index
+        self._gpu: Any = None
         self._path: Path | None = None
         self.parameters = parameters
         faiss = import_faiss()
@@ -107,8 +110,25 @@ class DenseIndex:
 
         Where an index looks at a part of the rows only and finds fewer than k in it, the last rows are -1.
         """
-        scores, rows = self._index.search(questions, min(k, len(self)))
+        k = min(k, len(self))
+        if self._gpu is not None:
+            try:
+                scores, rows = self._gpu.search(questions, k)
+            except RuntimeError as error:
+                if len(questions) > 1:  # no room for all their results: by halves
+                    half = len(questions) // 2
+                    parts = self.search(questions[:half], k), self.search(questions[half:], k)
+                    return np.vstack([part[0] for part in parts]), np.vstack([part[1] for part in parts])
+                self._gpu = None
+                say(f"FAISS goes on on the CPU ({first_line(error)})")
+            else:
+                return scores, rows
+        scores, rows = self._index.search(questions, k)
         return scores, rows
+
+    def use(self, device: str) -> None:
+        """Search on this device, if it is a GPU that has FAISS and room; whole vectors are kept there in float16."""
+        self._gpu = to_gpu(import_faiss(), self._index, device, half=True)
 
     def vectors(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Vectors:
         """The vectors of these rows, (len(rows), dimension), as near as the index keeps them."""
