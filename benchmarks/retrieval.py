@@ -3,8 +3,9 @@
 Two kinds of questions to each catalogue. *Made*: the test questions of a split with a seed that nothing was chosen on, about
 titles whole, in part, mistyped, re-ordered, or with words of the description; one product is right, or another with the
 same description. *Shoppers'*: queries as people type them into a shop's search box, written for this project by readers of
-the catalogue before they saw any result, each with about 25 products graded from 0 to 3 (``benchmarks/shoppers``). Sets
-named *development* were used to choose the weights in `ragqa.retrieval.fuse`, *held out* ones were not.
+the catalogue before they saw any result, each with 20 to 40 products graded from 0 to 3 (``benchmarks/shoppers``): at first
+what dense and lexical search and their fusions found, later by other readers all that any method of the report had among
+its first ten and nobody had graded. Sets named *development* were used to choose the weights in `ragqa.retrieval.fuse`, *held out* ones were not.
 
 Peers search the same titles in the same run, as their own documentation shows it: rank-bm25, bm25s,
 sentence-transformers' `semantic_search`, and txtai with its hybrid index, all that embed with the same encoder.

@@ -106,7 +106,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
                     [place + shift for place in range(len(points))],
                     [p[0] for p in points],
                     yerr=[[p[0] - p[1] for p in points], [p[2] - p[0] for p in points]],
-                    fmt=_MARKS[number], color=_COLOURS[number if method != "ragqa" else -1], markersize=5, elinewidth=1,
+                    fmt=_MARKS[number], color=_COLOURS[number if method != "ragqa" else -1], markersize=9 if method == "ragqa" else 5, elinewidth=1,
                     label=method if axes is panels[0] else None,
                 )  # fmt: skip
             axes.axvline(len(made["against"]) - 0.5, color="0.7", linewidth=1)

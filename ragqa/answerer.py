@@ -21,7 +21,7 @@ from ragqa.index.storage import ProductIndex, Verify, open_index
 from ragqa.progress import say
 from ragqa.records import Answer, Retrieval
 from ragqa.replies import ABSTENTIONS, SEVERAL, abstention, reply
-from ragqa.retrieval.embed import Embedder, SentenceEmbedder
+from ragqa.retrieval.embed import Embedder
 from ragqa.retrieval.rerank import CrossEncoderReranker, Reranker
 from ragqa.retrieval.retriever import Retriever
 from ragqa.saved import SAVED, read_saved, save
@@ -116,12 +116,12 @@ class Answerer:
                 settings = AnswerSettings.from_dict(saved["settings"])
             folder = folder / "index"
         index = open_index(folder, verify)
-        model, source = own_embedder(index, folder, embedder, device, dtype)
-        say(f"embedder {source}, {models.describe(model)}")
-        index.dense.use(str(model.device))
+        encoder, source = own_embedder(index, folder, embedder, device, dtype)
+        say(f"embedder {source}, {encoder.device}, {encoder.dtype}")
+        index.dense.use(encoder.device)
         return cls(
             index,
-            SentenceEmbedder(model),
+            encoder,
             embedder_source=source,
             generator=generator or _base_of(adapter),
             adapter=adapter,

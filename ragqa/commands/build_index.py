@@ -68,7 +68,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         "IVF4096,SQ8 (default: auto, by the number of titles and these budgets)",
     )  # fmt: skip
     group.add_argument("--max-memory", type=_bytes, metavar="SIZE", help="of the vectors, such as 500MB or 1.5GB")
-    group.add_argument("--max-latency-ms", type=float, metavar="MS", help="of one search (default: 2 if it can be)")
+    group.add_argument("--max-latency-ms", type=float, metavar="MS", help="of one search")
     group.add_argument(
         "--min-recall", type=float, metavar="SHARE", help="of the 10 nearest (default: 0.95 if it can be)"
     )

@@ -99,15 +99,15 @@ def build_index(
     catalogue = Catalogue(source, options)
     import_faiss()
     model, model_source = models.load_embedder(embedder, device, dtype)
-    say(f"embedder {model_source}, {models.describe(model)}")
     encoder = SentenceEmbedder(model)
+    say(f"embedder {model_source}, {encoder.device}, {encoder.dtype}")
     budgets = budgets or Budgets()
     plan(0, encoder.dimension, recipe)  # a recipe that there is not, is refused before anything is read
     new = not path.exists()
     with writing_lock(path):
         try:
             partial = path / ".partial"
-            embedded_by = model_source.to_dict() | {"dtype": models.dtype_name(model)}
+            embedded_by = model_source.to_dict() | {"dtype": encoder.dtype, "fused": encoder.fused}
             key = {
                 "format_version": FORMAT_VERSION,
                 "cleaning": settings.to_dict(),
@@ -127,7 +127,7 @@ def build_index(
             began = time.perf_counter()
             blocks.embed(store, encoder)
             seconds["embed"] = round(time.perf_counter() - began, 3)
-            index = build_dense(blocks, planned, len(store), encoder.dimension, seed, seconds, str(model.device))
+            index = build_dense(blocks, planned, len(store), encoder.dimension, seed, seconds, encoder.device)
             began = time.perf_counter()
             asked = [store[row] for row in sampled(len(store), seed)]
             tuned = tune_dense(index, blocks, asked, encoder, planned, budgets, seed)

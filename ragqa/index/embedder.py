@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ragqa import models
 from ragqa.errors import IndexMismatchError, ModelError
 from ragqa.index.storage import ProductIndex
+from ragqa.retrieval.bert import read_bert
+from ragqa.retrieval.embed import SentenceEmbedder
 
 
 def own_embedder(
     index: ProductIndex, folder: Path, embedder: str | None, device: str = "auto", dtype: str = "auto"
-) -> tuple[Any, models.ModelSource]:
+) -> tuple[SentenceEmbedder, models.ModelSource]:
     """Load the encoder that built the index.
 
     Args:
@@ -27,7 +30,12 @@ def own_embedder(
     """
     wanted = index.manifest["embedder"]
     try:
-        model, source = models.load_embedder(embedder or wanted["name"], device, dtype)
+        quickly = _read(wanted, embedder or wanted["name"], device, dtype)
+        if quickly:
+            encoder, source = quickly
+        else:
+            model, source = models.load_embedder(embedder or wanted["name"], device, dtype)
+            encoder = SentenceEmbedder(model)
     except ModelError as error:
         raise ModelError(
             f"{error} (the embedder {folder} was built with; if it moved, name it with --embedder)"
@@ -39,4 +47,16 @@ def own_embedder(
                 f"{folder} was built with the embedder {wanted['name']} ({what} {wanted[f'{what}_sha256'][:12]}), but "
                 f"{source} was found ({what} {has[:12]}); name the right one with --embedder, or build the index anew"
             )
-    return model, source
+    return encoder, source
+
+
+def _read(
+    wanted: Mapping[str, Any], name: str, device: str, dtype: str
+) -> tuple[SentenceEmbedder, models.ModelSource] | None:
+    """The encoder from its files alone, if it was found to be one of that kind when the index was built."""
+    place = models.choose_device(device)
+    if place != "cpu" or not wanted.get("fused"):
+        return None
+    source = models.find_model(name)
+    bert = read_bert(source.folder, models.choose_dtype(dtype, place))
+    return (SentenceEmbedder(bert), source) if bert else None

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from ragqa import models
 from ragqa.catalogue.clean import CleaningReport
 from ragqa.catalogue.columns import ReadOptions
 from ragqa.catalogue.export import clean_catalogue
@@ -44,7 +43,7 @@ from ragqa.index.storage import (
     publish,
 )
 from ragqa.progress import progress_bar, say
-from ragqa.retrieval.embed import Embedder, SentenceEmbedder, Vectors
+from ragqa.retrieval.embed import Embedder, Vectors
 from ragqa.retrieval.lexical import write_lexical
 from ragqa.settings import CleaningSettings
 from ragqa.versions import installed_versions
@@ -236,9 +235,9 @@ def _check_deletions(changes: Changes, count: int, cleaning: CleaningReport, man
 
 def _own_encoder(old: ProductIndex, path: Path, embedder: str | None, device: str, dtype: str) -> Embedder:
     dtype = old.manifest["embedder"].get("dtype", dtype) if dtype == "auto" else dtype
-    model, source = own_embedder(old, path, embedder, device, dtype)
-    say(f"embedder {source}, {models.describe(model)}")
-    return SentenceEmbedder(model)
+    encoder, source = own_embedder(old, path, embedder, device, dtype)
+    say(f"embedder {source}, {encoder.device}, {encoder.dtype}")
+    return encoder
 
 
 def _vectors(fresh: ProductStore, old: ProductIndex, encoder: Callable[[], Embedder]) -> tuple[Vectors, int]:

@@ -7,12 +7,17 @@ padding goes through no product, the activation is computed inside the product b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from torch import nn
 
 from ragqa.models.precision import Product
@@ -29,27 +34,48 @@ _TRIED: Final = (
 _AS_NEAR: Final = 0.9995
 _MASKED: Final = -1e9
 _VECTOR: Final = 16
+_POOLING: Final = {"mean": "mean", "cls": "cls", "mean_tokens": "mean", "cls_token": "cls"}
 _PROMPTS: Final = {"document": ("document", "passage", "corpus"), "query": ("query",)}
 
 
 class BertEncoder:
-    """Token ids -> sentence vectors. Made by `fused`."""
+    """Token ids -> sentence vectors. Made by `fused` or `read_bert`.
 
-    def __init__(self, model: SentenceTransformer) -> None:
-        transformer, pooling = model[0], model[1]
-        bert: Any = transformer.auto_model
-        self._tokenizer, self._most = model.tokenizer, model.max_seq_length
+    Args:
+        weights: the model's, by their names in `transformers`.
+        config: its ``config.json``.
+        mean: whether a text's vector is the mean of its tokens', or that of its first.
+        encode: texts -> token ids, as the model reads them.
+        prompts: what goes before a text, by "document" and "query".
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, torch.Tensor],
+        config: Mapping[str, Any],
+        mean: bool,
+        encode: Callable[[list[str]], list[list[int]]],
+        prompts: Mapping[str, str | None],
+    ) -> None:
+        self._encode_texts, self._mean = encode, mean
+        self._heads, self._eps = int(config["num_attention_heads"]), float(config["layer_norm_eps"])
         self.prompts = {
-            kind: next((prompt for name in names if (prompt := model.prompts.get(name))), "")
+            kind: next((prompt for name in names if (prompt := prompts.get(name))), "")
             for kind, names in _PROMPTS.items()
         }
-        self._mean = pooling.pooling_mode == "mean"
-        self._heads = int(bert.config.num_attention_heads)
-        table = bert.embeddings
-        self._words = table.word_embeddings.weight.detach()
-        self._places = (table.position_embeddings.weight + table.token_type_embeddings.weight[0]).detach()
-        self._norm = table.LayerNorm
-        self._layers = [_Layer(layer) for layer in bert.encoder.layer]
+        table = {name.removeprefix("embeddings."): one.detach() for name, one in weights.items()}
+        self._words = table["word_embeddings.weight"]
+        self._places = table["position_embeddings.weight"] + table["token_type_embeddings.weight"][0]
+        self._norm = table["LayerNorm.weight"], table["LayerNorm.bias"]
+        self._layers = [
+            _Layer(weights, f"encoder.layer.{number}.", self._eps) for number in range(int(config["num_hidden_layers"]))
+        ]
+        self.dtype = str(self._layers[0].dtype).removeprefix("torch.")
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return int(self._words.shape[1])
 
     def tokens(self, texts: Sequence[str], kind: str) -> list[list[int]]:
         """Token ids of texts, as the model reads them.
@@ -57,10 +83,7 @@ class BertEncoder:
         Args:
             kind: "document" or "query".
         """
-        prompted = [self.prompts[kind] + text for text in texts]
-        found = self._tokenizer(prompted, truncation=self._most is not None, max_length=self._most)
-        ids: list[list[int]] = found["input_ids"]
-        return ids
+        return self._encode_texts([self.prompts[kind] + text for text in texts])
 
     def encode(self, ids: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
         """Vectors (len(ids), dimension) in float32, not of unit length."""
@@ -77,9 +100,7 @@ class BertEncoder:
         flat = torch.tensor([token for one in ids for token in one])
         places = here.expand(count, longest)[real]
         hidden = self._words[flat] + self._places[places]
-        hidden = nn.functional.layer_norm(
-            hidden, self._norm.normalized_shape, self._norm.weight, self._norm.bias, self._norm.eps
-        )
+        hidden = nn.functional.layer_norm(hidden, hidden.shape[1:], *self._norm, self._eps)
         shape = _Shape(count, longest, self._heads, None if whole else real)
         for layer in self._layers:
             hidden = layer(hidden, shape)
@@ -112,14 +133,17 @@ class _Shape:
 
 
 class _Layer:
-    def __init__(self, layer: Any) -> None:
-        own, out = layer.attention.self, layer.attention.output
-        parts = (own.query, own.key, own.value)
-        self._inputs = Product(torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts]))
-        self._attended = Product(out.dense.weight, out.dense.bias)
-        self._up = Product(layer.intermediate.dense.weight, layer.intermediate.dense.bias, gelu=True)
-        self._down = Product(layer.output.dense.weight, layer.output.dense.bias)
-        self._norms = out.LayerNorm, layer.output.LayerNorm
+    def __init__(self, weights: Mapping[str, torch.Tensor], prefix: str, eps: float) -> None:
+        def of(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+            return weights[f"{prefix}{name}.weight"].detach(), weights[f"{prefix}{name}.bias"].detach()
+
+        parts = [of(f"attention.self.{name}") for name in ("query", "key", "value")]
+        self.dtype = parts[0][0].dtype
+        self._inputs = Product(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]))
+        self._attended, self._down = Product(*of("attention.output.dense")), Product(*of("output.dense"))
+        self._up = Product(*of("intermediate.dense"), gelu=True)
+        self._norms = of("attention.output.LayerNorm"), of("output.LayerNorm")
+        self._eps = eps
 
     def __call__(self, hidden: torch.Tensor, shape: _Shape) -> torch.Tensor:
         inputs = shape.padded(self._inputs(hidden)).view(shape.count, shape.longest, 3, shape.heads, -1)
@@ -133,10 +157,7 @@ class _Layer:
         return self._normed(self._down(self._up(hidden)), hidden, 1)
 
     def _normed(self, found: torch.Tensor, before: torch.Tensor, number: int) -> torch.Tensor:
-        norm = self._norms[number]
-        return nn.functional.layer_norm(
-            found.float().add_(before), norm.normalized_shape, norm.weight, norm.bias, norm.eps
-        )
+        return nn.functional.layer_norm(found.float().add_(before), before.shape[1:], *self._norms[number], self._eps)
 
 
 def _softmax(weights: torch.Tensor) -> torch.Tensor:
@@ -148,26 +169,94 @@ def _softmax(weights: torch.Tensor) -> torch.Tensor:
 
 
 def fused(model: SentenceTransformer) -> BertEncoder | None:
-    """The model's encoder, if it is a BERT on a CPU whose vectors this computes; otherwise None."""
+    """The encoder of a loaded model, if that is a BERT on a CPU whose vectors this computes; otherwise None."""
     try:
-        if model.device.type != "cpu":
-            return None
         names = [type(module).__name__ for module in model]
         bert: Any = model[0].auto_model
-        config = bert.config
-        if (
-            type(bert).__name__ != "BertModel"
-            or names not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
-            or model[1].pooling_mode not in ("mean", "cls")
-            or config.hidden_act != "gelu"
-            or getattr(config, "position_embedding_type", "absolute") != "absolute"
-            or getattr(config, "is_decoder", False)
-        ):
+        config = bert.config.to_dict()
+        pooling = str(model[1].pooling_mode)
+        if model.device.type != "cpu" or type(bert).__name__ != "BertModel" or not _is_plain(names, config, pooling):
             return None
-        encoder = BertEncoder(model)
+        tokenizer, most = model.tokenizer, model.max_seq_length
+
+        def encode(texts: list[str]) -> list[list[int]]:
+            ids: list[list[int]] = tokenizer(texts, truncation=most is not None, max_length=most)["input_ids"]
+            return ids
+
+        encoder = BertEncoder(bert.state_dict(), config, pooling == "mean", encode, model.prompts)
         return encoder if _same(encoder, model) else None
     except (AttributeError, KeyError, TypeError, RuntimeError):
         return None  # another release may have other parts under these names: the general way is right everywhere
+
+
+def read_bert(folder: Path, dtype: torch.dtype) -> BertEncoder | None:
+    """The encoder in a sentence-transformers folder, without that library, which takes seconds to import.
+
+    Args:
+        folder: of a model that `fused` took before: what it computes is not compared here.
+        dtype: number format of the matrix products.
+
+    Returns:
+        None where the files are not as this knows them.
+    """
+    try:
+        modules = json.loads((folder / "modules.json").read_text("utf-8"))
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        names = [module["type"].rpartition(".")[2] for module in modules]
+        pooling = json.loads((folder / modules[1]["path"] / "config.json").read_text("utf-8"))
+        ways = [
+            name.removeprefix("pooling_mode_")
+            for name, on in pooling.items()
+            if name.startswith("pooling_mode_") and on
+        ]
+        way = _POOLING.get(pooling.get("pooling_mode") or "".join(ways), "")
+        if modules[0]["path"] or not _is_plain(names, config, way):
+            return None
+        settings = json.loads((folder / "sentence_bert_config.json").read_text("utf-8"))
+        prompts = {}
+        with contextlib.suppress(FileNotFoundError):
+            prompts = json.loads((folder / "config_sentence_transformers.json").read_text("utf-8")).get("prompts", {})
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        if settings.get("do_lower_case") or not _as_configured(folder, json.loads(tokenizer.to_str())["normalizer"]):
+            return None
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        if most := settings.get("max_seq_length"):
+            tokenizer.enable_truncation(most)
+        weights = {
+            name: one.to(dtype) if name.endswith((".dense.weight", ".dense.bias")) or ".self." in name else one.float()
+            for name, one in load_file(folder / "model.safetensors").items()
+        }
+    except Exception:  # noqa: BLE001  (`tokenizers` raises no narrower one; the library will say what is wrong)
+        return None
+    return BertEncoder(
+        weights, config, way == "mean", lambda texts: [one.ids for one in tokenizer.encode_batch(texts)], prompts
+    )
+
+
+def _is_plain(names: Sequence[str], config: Mapping[str, Any], pooling: str) -> bool:
+    """Whether this is all that a model does."""
+    return (
+        config.get("model_type") == "bert"
+        and names in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
+        and pooling in ("mean", "cls")
+        and config.get("hidden_act") == "gelu"
+        and config.get("position_embedding_type", "absolute") in ("absolute", None)
+        and not config.get("is_decoder")
+    )
+
+
+def _as_configured(folder: Path, normalizer: Mapping[str, Any]) -> bool:
+    """Whether `transformers` would leave the tokenizer's normaliser as it stands in its file."""
+    configured = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    pairs = (
+        ("do_lower_case", "lowercase"),
+        ("strip_accents", "strip_accents"),
+        ("tokenize_chinese_chars", "handle_chinese_chars"),
+    )
+    return normalizer["type"] == "BertNormalizer" and all(
+        configured.get(there, normalizer[here]) == normalizer[here] for there, here in pairs
+    )
 
 
 def _same(encoder: BertEncoder, model: SentenceTransformer) -> bool:

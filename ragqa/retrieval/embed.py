@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ragqa.models import dtype_name
 from ragqa.progress import say
+from ragqa.retrieval.bert import BertEncoder, fused
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -51,15 +53,22 @@ class SentenceEmbedder:
     be faster than all cores on every operation, which have to wait for each other after each.
     """
 
-    def __init__(self, model: SentenceTransformer) -> None:
-        from ragqa.retrieval.bert import fused
+    def __init__(self, model: SentenceTransformer | BertEncoder) -> None:
+        if isinstance(model, BertEncoder):
+            self._fused: BertEncoder | None = model
+            self.device, self.dtype, self._dimension = "cpu", model.dtype, model.dimension
+        else:
+            self._model = model
+            self._fused = fused(model)
+            self.device, self.dtype = str(model.device), dtype_name(model)
+            dimension = model.get_embedding_dimension()
+            self._dimension = int(dimension) if dimension else self.embed_questions(["a"]).shape[1]
+        self._tokens = _TOKENS.get(self.device.partition(":")[0], _TOKENS["cpu"])
 
-        self._model = model
-        self._fused = fused(model)
-        dimension = model.get_embedding_dimension()
-        self._dimension = int(dimension) if dimension else self.embed_questions(["a"]).shape[1]
-        self._place = str(model.device).partition(":")[0]
-        self._tokens = _TOKENS.get(self._place, _TOKENS["cpu"])
+    @property
+    def fused(self) -> bool:
+        """Whether the model is a `BertEncoder`, which `read_bert` can read from its files."""
+        return self._fused is not None
 
     @property
     def dimension(self) -> int:
@@ -82,7 +91,7 @@ class SentenceEmbedder:
         # Four letters make a token, about, and each text has two tokens more.
         lengths = [len(one) for one in tokens] if tokens else [len(title) // 4 + 2 for title in titles]
         batches = like_lengths(lengths, self._tokens)
-        workers = _cores() if self._place == "cpu" and len(batches) >= _FEW else 1
+        workers = _cores() if self.device == "cpu" and len(batches) >= _FEW else 1
         if workers > 1:
             _each_core(embed, batches, workers)
         else:

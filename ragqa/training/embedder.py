@@ -106,15 +106,14 @@ def fine_tune_retriever(
     check_out(path, KIND, resume, overwrite)
     place, bfloat16 = where_to_compute(device, dtype)
     opened = open_index(index)
-    model, source = own_embedder(opened, Path(index), embedder, place, vectors_dtype(opened, place))
+    base, source = own_embedder(opened, Path(index), embedder, place, vectors_dtype(opened, place))
     if path.exists() and path.resolve() == source.folder.resolve():
         raise InputError(f"{path}: the index was built with the embedder in this folder; choose another --out")
-    say(f"embedder {source}, {models.describe(model)}")
+    say(f"embedder {source}, {base.device}, {base.dtype}")
     products = list(opened.store)
     split = make_split(products, use.split())
     row_of = {product.id: row for row, product in enumerate(products)}
-    base = SentenceEmbedder(model)
-    task = _Task(opened, products, split, row_of, base, models.dtype_name(model), place, bfloat16, use)
+    task = _Task(opened, products, split, row_of, base, base.dtype, place, bfloat16, use)
     pairs = make_pairs(products, split, opened.dense, base, use)
     work = work_folder(path)
     with writing_lock(work):

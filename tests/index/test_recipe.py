@@ -1,7 +1,5 @@
 """What an index takes is told before it is built, and what is asked for is kept to."""
 
-import re
-
 import numpy as np
 import pytest
 
@@ -25,8 +23,14 @@ def test_the_predicted_memory_is_what_the_written_index_takes(recipe: str) -> No
 
 
 def test_a_small_catalogue_is_searched_exactly_and_a_large_one_in_lists() -> None:
-    assert plan(500, 384).factory == "Flat"
-    assert re.fullmatch(r"IVF4096,SQ8", plan(MILLION, 384).factory)
+    assert plan(500, 384).factory == plan(50_000, 384).factory == "Flat"
+    assert plan(60_000, 384).factory == "IVF1024,SQ8"
+    assert plan(MILLION, 384).factory == "IVF4096,SQ8"
+
+
+def test_less_time_takes_lists_and_more_time_exact_search() -> None:
+    assert plan(50_000, 384, budgets=Budgets(latency_ms=0.2)).factory == "IVF1024,SQ8"
+    assert plan(MILLION, 384, budgets=Budgets(latency_ms=60_000)).factory == "Flat"
 
 
 def test_more_recall_than_codes_give_takes_whole_vectors() -> None:

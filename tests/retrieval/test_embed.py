@@ -1,6 +1,12 @@
 """Fast embedding computes what sentence-transformers computes, whatever the batches, the cores and the memory."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +18,7 @@ from hypothesis import strategies as st
 from ragqa import models
 from ragqa.models.precision import HalfLinear, Product, halve_linear
 from ragqa.retrieval import embed
-from ragqa.retrieval.bert import fused
+from ragqa.retrieval.bert import fused, read_bert
 from ragqa.retrieval.embed import SentenceEmbedder, like_lengths, unit
 
 TEXTS = [
@@ -63,6 +69,70 @@ def test_a_model_that_is_no_plain_bert_takes_the_general_way(encoder: Any) -> No
 
 
 @pytest.mark.weights
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_encoder_read_from_its_files_is_that_of_the_library(dtype: torch.dtype, encoder: Any) -> None:
+    read = read_bert(models.find_model(models.DEFAULT_EMBEDDER).folder, dtype)
+    assert read is not None
+    ours = SentenceEmbedder(read)
+    assert (ours.device, ours.dtype, ours.dimension) == ("cpu", str(dtype).removeprefix("torch."), 384)
+    wanted = unit(encoder.encode(TEXTS, show_progress_bar=False))
+    for found in (ours.embed_titles(TEXTS), ours.embed_questions(TEXTS)):
+        assert (found * wanted).sum(1).min() > (0.99999 if dtype == torch.float32 else 0.999)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config.json", {"model_type": "roberta"}),
+        ("config.json", {"hidden_act": "relu"}),
+        ("config.json", {"position_embedding_type": "relative_key"}),
+        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}),
+        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": False}),
+        ("sentence_bert_config.json", {"do_lower_case": True}),
+        ("tokenizer_config.json", {"do_lower_case": False}),
+        ("modules.json", None),
+        ("tokenizer.json", None),
+        ("model.safetensors", None),
+    ],
+)
+def test_files_that_say_something_else_are_left_to_the_library(
+    file: str, change: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    source, folder = models.find_model(models.DEFAULT_EMBEDDER).folder, tmp_path / "model"
+    shutil.copytree(source, folder, copy_function=os.symlink)
+    assert read_bert(folder, torch.float32) is not None
+    (folder / file).unlink()
+    if change is not None:
+        (folder / file).write_text(json.dumps(json.loads((source / file).read_text()) | change))
+    assert read_bert(folder, torch.float32) is None
+
+
+@pytest.mark.weights
+def test_cls_pooling_takes_the_first_token(tmp_path: Path) -> None:
+    source, folder = models.find_model(models.DEFAULT_EMBEDDER).folder, tmp_path / "model"
+    shutil.copytree(source, folder)
+    pooling = {"word_embedding_dimension": 384, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    model, read = models.load_embedder(str(folder), "cpu", "float32")[0], read_bert(folder, torch.float32)
+    assert read is not None
+    assert fused(model) is not None
+    wanted = unit(model.encode(TEXTS, show_progress_bar=False))
+    assert (SentenceEmbedder(read).embed_titles(TEXTS) * wanted).sum(1).min() > 0.99999
+
+
+@pytest.mark.weights
+def test_an_index_is_asked_without_the_library(demo_index: Path) -> None:
+    code = (
+        "import sys; from ragqa import Answerer\n"
+        "found = Answerer.from_pretrained(sys.argv[1], device='cpu').retriever.retrieve(['flamenco skirt'])\n"
+        "assert found[0].candidates and 'sentence_transformers' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(demo_index)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.weights
 def test_a_bert_whose_vectors_come_out_otherwise_is_left_to_the_library(
     encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +173,9 @@ class Full:
 
     def get_embedding_dimension(self) -> int:
         return 3
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        return iter([torch.zeros(1)])
 
     def encode_document(self, texts: list[str], **_: Any) -> Any:
         self.sizes.append(len(texts))
