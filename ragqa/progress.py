@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -50,3 +51,21 @@ def progress_bar(what: str, total: int | None, unit: str = "rows", scale: bool =
         dynamic_ncols=True,
     ) as bar:
         yield bar
+
+
+class StageClock:
+    """Seconds by stage of a long work."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+
+    def stage(self, name: str) -> None:
+        """End a stage that began where the last one ended."""
+        now = time.perf_counter()
+        self._seconds[name] = round(now - self._last, 3)
+        self._last = now
+
+    def seconds(self) -> dict[str, float]:
+        """Those of all stages so far, and in all."""
+        return self._seconds | {"total": round(time.perf_counter() - self._started, 3)}

@@ -98,6 +98,12 @@ def test_build_index_names_its_mistakes_and_leaves_nothing(tmp_path: Path, capsy
     assert not out.exists()
     assert "no/such: not in the Hub's cache" in fails([*arguments, "--embedder", "no/such"], capsys)
     assert not out.exists()
+    for text, given in (
+        ("lots", ["--max-memory", "lots"]),
+        ("above 0", ["--max-memory", "0"]),
+        ("at most 1", ["--min-recall", "95"]),
+    ):
+        assert text in fails([*arguments, *given], capsys)
     assert "--name '../x'" in fails(["build-index", str(catalogue), "--name", "../x"], capsys)
 
 

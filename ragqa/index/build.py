@@ -40,7 +40,7 @@ from ragqa.index.storage import (
 )
 from ragqa.index.tune import Tuned
 from ragqa.index.vectors import build_dense, sampled, tune_dense
-from ragqa.progress import progress_bar, say
+from ragqa.progress import StageClock, progress_bar, say
 from ragqa.retrieval.dense import DenseIndex, import_faiss
 from ragqa.retrieval.embed import Embedder, SentenceEmbedder
 from ragqa.retrieval.lexical import FILES, LexicalIndex, write_lexical
@@ -93,7 +93,7 @@ def build_index(
     """
     if limit is not None and limit < 1:
         raise InputError(f"--limit must be at least 1, not {limit}")
-    started = time.perf_counter()
+    clock = StageClock()
     path = Path(out)
     settings = cleaning or CleaningSettings()
     catalogue = Catalogue(source, options)
@@ -117,25 +117,24 @@ def build_index(
                 "catalogue": catalogue.fingerprint(),
                 "versions": installed_versions(PACKAGES),
             }
-            seconds: dict[str, float] = {}
-            report = _clean(catalogue, settings, partial, key, limit, seconds)
+            clock.stage("start")
+            report = _clean(catalogue, settings, partial, key, limit)
+            clock.stage("clean")
             generation = partial / _GENERATION
             store = ProductStore(generation / PRODUCTS)
             planned = plan(len(store), encoder.dimension, recipe, budgets)
             say(f"{planned.line()}; while building, {_building(planned, encoder.dimension) / 1e6:,.0f} MB more")
             blocks = Blocks(partial, len(store), encoder.dimension)
-            began = time.perf_counter()
             blocks.embed(store, encoder)
-            seconds["embed"] = round(time.perf_counter() - began, 3)
-            index = build_dense(blocks, planned, len(store), encoder.dimension, seed, seconds, encoder.device)
-            began = time.perf_counter()
+            clock.stage("embed")
+            index = build_dense(blocks, planned, len(store), encoder.dimension, seed, clock, encoder.device)
             asked = [store[row] for row in sampled(len(store), seed)]
             tuned = tune_dense(index, blocks, asked, encoder, planned, budgets, seed)
-            seconds["tune"] = round(time.perf_counter() - began, 3)
+            clock.stage("tune")
             dense = DenseIndex(index, tuned.parameters)
             parts = {PRODUCTS: _part(generation / PRODUCTS), CLEANING: _part(generation / CLEANING)}
-            parts |= _write_parts(generation, store, dense, encoder, seed, seconds)
-            seconds["total"] = round(time.perf_counter() - started, 3)
+            parts |= _write_parts(generation, store, dense, encoder, seed, clock)
+            seconds = clock.seconds()
             manifest = {
                 "format_version": FORMAT_VERSION,
                 "kind": "ragqa product index",
@@ -184,7 +183,6 @@ def _clean(
     partial: Path,
     key: dict[str, Any],
     limit: int | None,
-    seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Clean the catalogue into ``.partial``, unless an interrupted build with the same key has done so."""
     key_file, generation = partial / _KEY, partial / _GENERATION
@@ -192,7 +190,6 @@ def _clean(
         if key["catalogue"] and json.loads(key_file.read_text("utf-8")) == key:
             report: dict[str, Any] = json.loads((generation / CLEANING).read_text("utf-8"))
             say("going on with the interrupted build")
-            seconds["clean"] = report["seconds"]
             return report
     with storage_errors(partial):
         shutil.rmtree(partial, ignore_errors=True)
@@ -206,7 +203,6 @@ def _clean(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    seconds["clean"] = round(done.seconds, 3)
     return done.to_dict()
 
 
@@ -234,10 +230,9 @@ def _write_parts(
     dense: DenseIndex,
     encoder: Embedder,
     seed: int,
-    seconds: dict[str, float],
+    clock: StageClock,
 ) -> dict[str, dict[str, Any]]:
     """Write vectors, titles, words and confidence."""
-    started = time.perf_counter()
     for name in (VECTORS, TITLES, *FILES, CONFIDENCE):
         (generation / name).unlink(missing_ok=True)
     titles = TitleTable.build(product.title for product in store)
@@ -248,18 +243,16 @@ def _write_parts(
     with HashingFile(generation / TITLES) as file:
         titles.save(file)
     parts[TITLES] = {"size": file.size, "sha256": file.sha256}
-    seconds["write"] = round(time.perf_counter() - started, 3)
-    started = time.perf_counter()
+    clock.stage("write")
     with progress_bar("words", len(store), "products") as bar:
         written = write_lexical(store, generation, generation.parent / "words", bar.update)
     parts |= {name: {"size": file.size, "sha256": file.sha256} for name, file in written.items()}
-    seconds["words"] = round(time.perf_counter() - started, 3)
-    started = time.perf_counter()
+    clock.stage("words")
     words = LexicalIndex.load(generation)
     confidence = Retriever(store, dense, titles, words, encoder).fit_confidence(seed=seed)
     size, sha256 = write_json(generation / CONFIDENCE, confidence.to_dict())
     parts[CONFIDENCE] = {"size": size, "sha256": sha256}
-    seconds["confidence"] = round(time.perf_counter() - started, 3)
+    clock.stage("confidence")
     return parts
 
 

@@ -42,7 +42,7 @@ from ragqa.index.storage import (
     open_index,
     publish,
 )
-from ragqa.progress import progress_bar, say
+from ragqa.progress import StageClock, progress_bar, say
 from ragqa.retrieval.embed import Embedder, Vectors
 from ragqa.retrieval.lexical import write_lexical
 from ragqa.settings import CleaningSettings
@@ -113,7 +113,7 @@ def update_index(
     """
     if limit is not None and limit < 1:
         raise InputError(f"--limit must be at least 1, not {limit}")
-    clock = _Clock()
+    clock = StageClock()
     path = Path(path)
     catalogue = Catalogue(source, options)
     live_generation(path)  # or the lock would make a folder
@@ -132,24 +132,6 @@ def update_index(
             shutil.rmtree(work, ignore_errors=True)
 
 
-class _Clock:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self._started = self._last = time.perf_counter()
-        self._seconds: dict[str, float] = {}
-
-    def stage(self, name: str) -> None:
-        """End a stage that began where the last one ended."""
-        now = time.perf_counter()
-        self._seconds[name] = round(now - self._last, 3)
-        self._last = now
-
-    def seconds(self) -> dict[str, float]:
-        """Those of all stages so far, and in all."""
-        return self._seconds | {"total": round(time.perf_counter() - self._started, 3)}
-
-
 def _update(
     path: Path,
     work: Path,
@@ -158,7 +140,7 @@ def _update(
     encoder: tuple[str | None, str, str],
     limit: int | None,
     allow_deletions: bool,
-    clock: _Clock,
+    clock: StageClock,
 ) -> UpdateReport:
     manifest = old.manifest
     if limit is None and (limit := manifest.get("limit")) is not None:

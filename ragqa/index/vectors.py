@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ from ragqa.errors import InputError, first_line
 from ragqa.index.blocks import Blocks
 from ragqa.index.recipe import DEFAULT_RECALL, Budgets, Plan, new_index
 from ragqa.index.tune import QUESTIONS, Tuned, exact_nearest, made_questions, measured, tune
-from ragqa.progress import progress_bar, say
+from ragqa.progress import StageClock, progress_bar, say
 from ragqa.records import Product
 from ragqa.retrieval.dense import DenseIndex, import_faiss
 from ragqa.retrieval.embed import Embedder
@@ -24,7 +23,7 @@ _TOLERANCE: Final = 0.01
 
 
 def build_dense(
-    blocks: Blocks, plan: Plan, count: int, dimension: int, seed: int, seconds: dict[str, float], device: str = "cpu"
+    blocks: Blocks, plan: Plan, count: int, dimension: int, seed: int, clock: StageClock, device: str = "cpu"
 ) -> Any:
     """Train a FAISS index on a sample of the vectors, and add all of them block by block; it comes back on the CPU.
 
@@ -33,10 +32,9 @@ def build_dense(
         plan: what to build.
         count, dimension: of the vectors.
         seed: chooses the sample.
-        seconds: "train" and "add" are put in.
+        clock: is told of the stages "train" and "add".
         device: a GPU trains and adds what has to be trained, if FAISS can use it and it has room.
     """
-    started = time.perf_counter()
     faiss = import_faiss()
     index, on_gpu = new_index(plan.factory, dimension), None
     if not index.is_trained:
@@ -56,8 +54,7 @@ def build_dense(
             say(f"FAISS goes on on the CPU ({first_line(error)})")
             on_gpu = None
             index.train(blocks.rows(chosen))
-        seconds["train"] = round(time.perf_counter() - started, 3)
-        started = time.perf_counter()
+        clock.stage("train")
     added = 0
     with progress_bar("adding", count, "vectors") as bar:
         for block in blocks:
@@ -75,7 +72,7 @@ def build_dense(
             bar.update(len(block))
     if on_gpu is not None:
         index = faiss.index_gpu_to_cpu(on_gpu)
-    seconds["add"] = round(time.perf_counter() - started, 3)
+    clock.stage("add")
     return index
 
 

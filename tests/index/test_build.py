@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from ragqa import build_index, open_index
+from ragqa import Answerer, build_index, open_index
 from ragqa.errors import BusyError, CatalogueError, InputError, ModelError, StorageError
 from ragqa.index.lock import writing_lock
+from ragqa.index.recipe import Budgets
 from ragqa.index.storage import CURRENT, live_generation
+from ragqa.retrieval.embed import SentenceEmbedder
 from tests.conftest import DEMO, ROOT
 
 ROWS = [{"uid": str(i), "title": f"Product {i}", "content": f"Number {i} of the row"} for i in range(12)]
@@ -63,6 +65,45 @@ def test_the_limit_takes_the_first_products(tmp_path: Path) -> None:
     assert [product.id for product in index.store] == ["0", "1", "2", "3", "4"]
     with pytest.raises(InputError, match="--limit must be at least 1"):
         build_index(ROWS, tmp_path / "y", limit=0)
+
+
+@pytest.mark.weights
+def test_a_recipe_is_built_tuned_and_told(tmp_path: Path) -> None:
+    index = build_index(DEMO, tmp_path / "x", recipe="IVF8,SQ8", budgets=Budgets(recall=0.9))
+    dense = index.manifest["dense"]
+    assert (dense["recipe"], dense["factory"]) == ("IVF8,SQ8", "IVF8,SQ8")
+    assert dense["parameters"].startswith("nprobe=")
+    assert dense["recall_at_10"] >= 0.89
+    assert dense["questions"] > 100
+    assert dense["bytes"] == (index.folder / "vectors.faiss").stat().st_size
+    assert dense["predicted"]["memory"] == pytest.approx(dense["bytes"], rel=0.2)
+    assert open_index(tmp_path / "x").dense.parameters == dense["parameters"]
+    exact = build_index(DEMO, tmp_path / "y")
+    assert exact.manifest["dense"]["factory"] == "Flat"
+    title = exact.store[7].title
+    for one in (index, exact):
+        found = Answerer.from_pretrained(one.folder.parent).retriever.retrieve([title])
+        assert found[0].candidates[0].product.title == title
+
+
+@pytest.mark.weights
+def test_a_budget_that_cannot_be_kept_says_what_can_and_nothing_is_embedded_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "x"
+    with pytest.raises(InputError, match=r"--max-latency-ms 1e-06: IVF8,PQ4x4 reaches 0\.\d+ in \d"):
+        build_index(DEMO, out, recipe="IVF8,PQ4x4", budgets=Budgets(latency_ms=1e-6))
+    with pytest.raises(InputError, match=r"--min-recall 0\.99: IVF8,PQ4x4 reaches 0\.\d+ in .*--recipe ivf or flat"):
+        build_index(DEMO, out, recipe="IVF8,PQ4x4", budgets=Budgets(recall=0.99))
+    assert not (out / CURRENT).exists()
+    monkeypatch.setattr(SentenceEmbedder, "embed_titles", None)
+    assert build_index(DEMO, out, budgets=Budgets(recall=0.99)).manifest["dense"]["factory"] == "Flat"
+
+
+def test_a_recipe_that_is_none_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--recipe 'nope': .* accepted are auto, flat"):
+        build_index(DEMO, tmp_path / "x", recipe="nope")
+    assert not (tmp_path / "x").exists()
 
 
 KILLED = """
