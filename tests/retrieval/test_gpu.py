@@ -10,6 +10,7 @@ import pytest
 from ragqa.index import vectors as vectors_
 from ragqa.index.blocks import Blocks
 from ragqa.index.recipe import plan
+from ragqa.progress import StageClock
 from ragqa.retrieval import dense as dense_
 from ragqa.retrieval.dense import DenseIndex, import_faiss
 from ragqa.retrieval.embed import Vectors, unit
@@ -125,8 +126,8 @@ def test_an_index_is_built_whole_wherever_the_card_gets_full(
     blocks, planned = Blocks(tmp_path, len(vectors), 16), plan(len(vectors), 16, "IVF16,Flat")
     cards: list[Card] = []
     monkeypatch.setattr(vectors_, "import_faiss", lambda: faiss_with(cards, rows=room))
-    seconds: dict[str, float] = {}
-    index = vectors_.build_dense(blocks, planned, len(vectors), 16, 0, seconds, "cuda:1")
+    clock = StageClock()
+    index = vectors_.build_dense(blocks, planned, len(vectors), 16, 0, clock, "cuda:1")
     assert len(cards) == 1
     assert index.ntotal == len(vectors)
     dense = DenseIndex(index, "nprobe=16")
