@@ -116,6 +116,8 @@ class ProductStore:
         except (pa.ArrowInvalid, OSError) as error:
             raise IndexDamagedError(f"{path}: not a whole product store ({str(error).splitlines()[0]})") from error
         self._count: int = max(batches - 1, 0) * _ROWS_PER_BATCH + last
+        # By number; what they hold stays in the file.
+        self._columns: dict[int, list[Any]] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -123,9 +125,11 @@ class ProductStore:
     def __getitem__(self, row: int) -> Product:
         if not 0 <= row < self._count:
             raise IndexError(f"row {row} of a store with {self._count} products")
-        batch = self._reader.get_batch(row // _ROWS_PER_BATCH)
-        at = row % _ROWS_PER_BATCH
-        return Product(*(column[at].as_py() for column in batch.columns))
+        number, at = divmod(row, _ROWS_PER_BATCH)
+        columns = self._columns.get(number)
+        if columns is None:
+            columns = self._columns[number] = self._reader.get_batch(number).columns
+        return Product(*(column[at].as_py() for column in columns))
 
     def __iter__(self) -> Iterator[Product]:
         return _products(batch for _, batch in self.batches())
@@ -148,6 +152,7 @@ class ProductStore:
 
     def close(self) -> None:
         """Unmap the file."""
+        self._columns.clear()
         self._map.close()
 
 

@@ -106,10 +106,11 @@ def features(candidates: Sequence[Candidate]) -> tuple[float, ...]:
     first = candidates[0]
     same = fold(first.product.title)
     # A second product of the very same title is no rival: both are what was asked for.
-    others = [c for c in candidates[1:] if fold(c.product.title) != same]
-    margin = first.score - others[0].score if others else _LONE_MARGIN
+    second = next((c for c in candidates[1:] if fold(c.product.title) != same), None)
+    margin = first.score - second.score if second else _LONE_MARGIN
     # Those that have as much of the question: nobody could tell which was meant.
-    rivals = sum(c.coverage >= first.coverage and c.overlap >= first.overlap for c in others)
+    fitting = (c for c in candidates[1:] if c.coverage >= first.coverage and c.overlap >= first.overlap)
+    rivals = sum(fold(c.product.title) != same for c in fitting)
     return (first.cosine, first.overlap, first.reverse_overlap, first.coverage, margin, math.log1p(rivals))
 
 

@@ -7,9 +7,11 @@ of Turtle, Flood 1995), they are looked up for the rows found so far alone. The 
 
 from __future__ import annotations
 
+import functools
 import math
 import shutil
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -74,6 +76,9 @@ class LexicalIndex:
         self.descriptions = descriptions
         self.spelling = spelling
         self._fields = [(titles, 1.0)] + ([(descriptions, DESCRIPTION_WEIGHT)] if descriptions else [])
+        # A question's words are looked up for its search and for the coverage of what was found.
+        self._mine = threading.local()
+        self._places = functools.lru_cache(maxsize=1024)(self._looked_up)
 
     @classmethod
     def load(cls, folder: Path, in_memory: bool = False) -> LexicalIndex:
@@ -110,18 +115,42 @@ class LexicalIndex:
         lists.sort(key=lambda one: -one[3])
         # What the lists from each one on can add to a row.
         bounds = np.cumsum([most for *_, most in lists][::-1])[::-1]
-        rows, scores = np.empty(0, np.uint32), np.empty(0, np.float32)
-        for number, (here, adding, factor, _) in enumerate(lists):
-            least = float(np.partition(scores, -k)[-k]) if len(scores) >= k else -math.inf
-            if least > bounds[number]:
-                alive = scores > least - bounds[number] * 1.000001
-                rows, scores = rows[alive], scores[alive]
-                at, there = _find(here, rows)
-                scores = scores + np.where(there, adding[at] * np.float32(factor), np.float32(0))
-            else:
-                rows, scores = _merge(rows, scores, here, adding * np.float32(factor))
+        rows, scores, rest = self._merged(lists, bounds, k)
+        for number in range(rest, len(lists)):
+            least = float(np.partition(scores, -k)[-k])
+            alive = scores > least - bounds[number] * 1.000001
+            rows, scores = rows[alive], scores[alive]
+            here, adding, factor, _ = lists[number]
+            at, there = _find(here, rows)
+            scores = scores + np.where(there, adding[at] * np.float32(factor), np.float32(0))
         best = _best(rows, scores, k)
         return rows[best], scores[best]
+
+    def _merged(
+        self, lists: Sequence[tuple[Rows, Scores, float, float]], bounds: Scores, k: int
+    ) -> tuple[Rows, Scores, int]:
+        """The rows of the first lists with their scores, and how many lists: what none of these has is not among the best."""
+        if not hasattr(self._mine, "total"):
+            self._mine.total = np.zeros(len(self), np.float32)
+        # By row; all zeros between searches.
+        total: Scores = self._mine.total
+        found: list[Rows] = []
+        try:
+            for number, (here, adding, factor, _) in enumerate(lists):
+                # None can have more than the lists before can add.
+                if bounds[0] - bounds[number] > bounds[number] and sum(map(len, found)) >= k:
+                    rows = np.concatenate(found)
+                    found, scores = [rows], total[rows]
+                    if float(np.partition(scores, -k)[-k]) > bounds[number]:
+                        return rows, scores, number
+                before = total[here]
+                found.append(here[before == 0])
+                total[here] = before + adding * np.float32(factor)
+            rows = np.concatenate(found) if found else np.empty(0, np.uint32)
+            return rows, total[rows], len(lists)
+        finally:
+            for rows in found:
+                total[rows] = 0
 
     def coverage(self, question: Sequence[str], rows: Rows) -> Scores:
         """The share of a question's terms that rows have, in title or description, (len(rows),) in [0, 1].
@@ -147,7 +176,7 @@ class LexicalIndex:
         """Each term with its places in the fields, and how often it stands in the question."""
         return {(term, self._places(term)): times for term, times in Counter(question).items()}
 
-    def _places(self, term: str) -> tuple[int | None, ...]:
+    def _looked_up(self, term: str) -> tuple[int | None, ...]:
         # One that too many descriptions have has a place there too, and is no mistake for another.
         places: tuple[int | None, ...] = tuple(postings.find(term) for postings, _ in self._fields)
         if self.spelling is None or any(place is not None for place in places):
@@ -228,18 +257,6 @@ def _find(here: Rows, rows: Rows) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.
     """Where each of some rows would stand in a list, and whether it does."""
     places = np.minimum(np.searchsorted(here, rows), len(here) - 1)
     return places, here[places] == rows
-
-
-def _merge(rows: Rows, scores: Scores, more: Rows, adding: Scores) -> tuple[Rows, Scores]:
-    """Two ascending lists of rows as one, the scores of those in both added."""
-    if not len(rows):
-        return more, adding
-    places, both = _find(rows, more)
-    scores = scores.copy()
-    scores[places[both]] += adding[both]
-    joined, values = np.concatenate([rows, more[~both]]), np.concatenate([scores, adding[~both]])
-    order = np.argsort(joined, kind="stable")  # of two ascending runs: merged, not sorted
-    return joined[order], values[order]
 
 
 def _best(rows: Rows, scores: Scores, k: int) -> npt.NDArray[np.intp]:

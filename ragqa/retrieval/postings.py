@@ -88,7 +88,8 @@ class Postings:
             magic, count, terms, entries = _FOOTER.unpack(file.read())
         if magic != _MAGIC or size != 9 * entries + 20 * terms + 8 + 4 * count + _FOOTER.size:
             raise IndexDamagedError(f"{path}: not whole postings; build the index anew")
-        held = np.fromfile(path, np.uint8) if in_memory else np.memmap(path, np.uint8, "r")
+        # As a plain array: slices of a `memmap` take several times as long to make.
+        held = np.fromfile(path, np.uint8) if in_memory else np.asarray(np.memmap(path, np.uint8, "r"))
         place = 0
 
         def take(kind: str, length: int) -> Any:
@@ -113,7 +114,7 @@ class Postings:
     def entries(self, place: int) -> tuple[Rows, Scores]:
         """The rows that have the term in a place of the table, ascending, and what it adds to their scores."""
         start, stop = int(self.starts[place]), int(self.starts[place + 1])
-        return np.asarray(self.rows[start:stop]), np.asarray(self.scores[start:stop])
+        return self.rows[start:stop], self.scores[start:stop]
 
 
 class _Lists(NamedTuple):

@@ -18,7 +18,7 @@ from ragqa.retrieval.lexical import LexicalIndex, LexicalSearch, RankBM25
 from ragqa.retrieval.question import parse_question
 from ragqa.retrieval.rerank import Reranker, relevances, reranked
 from ragqa.retrieval.terms import terms
-from ragqa.retrieval.text import fold, overlap
+from ragqa.retrieval.text import fold, overlaps
 from ragqa.retrieval.titles import TitleTable
 from ragqa.settings import Fusion, Lexical
 
@@ -214,7 +214,7 @@ class Retriever:
         candidates = []
         for place in np.lexsort((rows, -unread))[: max(count, len(exact))].tolist():
             row, product = int(rows[place]), self._store[int(rows[place])]
-            forth, back = overlap(subject, product.title), overlap(product.title, subject)
+            forth, back = overlaps(subject, product.title)
             cosine, covered = float(cosines[place]), float(coverage[place])
             score = float(ranks[place]) if fusion != "weighted" else fuse.weighted((cosine, covered, forth, back))
             score = 1.0 if row in exact else max(0.0, min(0.9999, score))

@@ -94,7 +94,7 @@ class Spelling:
             raise IndexDamagedError(f"{path}: {size} bytes are no whole spelling table; build the index anew")
         if not size:
             return cls(np.empty(0, np.uint64), np.empty(0, np.uint32))
-        held = np.fromfile(path, np.uint8) if in_memory else np.memmap(path, np.uint8, "r")
+        held = np.fromfile(path, np.uint8) if in_memory else np.asarray(np.memmap(path, np.uint8, "r"))
         return cls(held[: size // 12 * 8].view("<u8"), held[size // 12 * 8 :].view("<u4"))
 
     def save(self, file: HashingFile) -> None:

@@ -49,23 +49,27 @@ def _without_accents(text: str) -> str:
     return "".join(kept)
 
 
-@functools.lru_cache(maxsize=65536)
+@functools.lru_cache(maxsize=4096)
 def trigrams(text: str) -> frozenset[str]:
     """The character trigrams of the folded words, each word padded by one blank on either side."""
-    found: set[str] = set()
-    for word in fold(text).split():
-        padded = f" {word} "
-        found.update(padded[i : i + 3] for i in range(len(padded) - 2))
-    return frozenset(found)
+    padded = f" {fold(text)} "
+    # Those around a letter: around a blank are those that begin in one word and end in the next.
+    return frozenset([padded[i - 1 : i + 2] for i in range(1, len(padded) - 1) if padded[i] != " "])
 
 
-def overlap(question: str, title: str) -> float:
-    """Share of the question's character trigrams that stand in the title, in [0, 1].
+def overlaps(question: str, title: str) -> tuple[float, float]:
+    """Share of the question's character trigrams that stand in the title, and of the title's in the question, in [0, 1].
 
     Trigrams forgive typing errors, plurals and re-ordered words, which whole words do not.
     """
-    asked = trigrams(question)
-    return len(asked & trigrams(title)) / len(asked) if asked else 0.0
+    asked, held = trigrams(question), trigrams(title)
+    both = len(asked & held)
+    return both / len(asked) if asked else 0.0, both / len(held) if held else 0.0
+
+
+def overlap(question: str, title: str) -> float:
+    """The first of `overlaps`."""
+    return overlaps(question, title)[0]
 
 
 def coverage(question: str, text: str) -> float:

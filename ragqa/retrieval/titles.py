@@ -62,7 +62,7 @@ class TitleTable:
         size = path.stat().st_size
         if not size or size % 16:
             raise IndexDamagedError(f"{path}: {size} bytes are no whole title table; build the index anew")
-        return cls(np.memmap(path, "<u8", "r", shape=(2, size // 16)))
+        return cls(np.asarray(np.memmap(path, "<u8", "r", shape=(2, size // 16))))
 
     def __len__(self) -> int:
         return len(self._hashes)
