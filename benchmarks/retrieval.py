@@ -168,7 +168,8 @@ def _made(asked: Sequence[LabelledQuestion], products: Sequence[Any], methods: M
     by_id = {product.id: product for product in products}
     subjects = [parse_question(q.text).subject for q in asked]
     right = [by_id[q.product_id or ""].description for q in asked]
-    kinds = ["all", *dict.fromkeys(q.kind for q in asked)]
+    masks = {"all": np.ones(len(asked), np.bool_), "not ambiguous": np.array([not q.ambiguous for q in asked])}
+    masks |= {kind: np.array([q.kind == kind for q in asked]) for kind in dict.fromkeys(q.kind for q in asked)}
     clusters = np.unique([q.product_id or "" for q in asked], return_inverse=True)[1]
     scores = {}
     for name, rank in methods.items():
@@ -179,11 +180,8 @@ def _made(asked: Sequence[LabelledQuestion], products: Sequence[Any], methods: M
         )
         scores[name] = ranked_scores(list(places))
     result: dict[str, Any] = {"questions": len(asked), "methods": {}, "against": {}}
-    result["ambiguous"] = {
-        kind: float(np.mean([q.ambiguous for q in asked if kind in ("all", q.kind)])) for kind in kinds
-    }
-    for kind in kinds:
-        mine = np.array([kind in ("all", q.kind) for q in asked])
+    result["ambiguous"] = {kind: 1 - float(masks["not ambiguous"][mine].mean()) for kind, mine in masks.items()}
+    for kind, mine in masks.items():
         groups = np.unique(clusters[mine], return_inverse=True)[1]
         for name, table_ in scores.items():
             low_high = _with_interval(table_[mine], groups)

@@ -185,11 +185,12 @@ def update(size: int, work: Path) -> dict[str, Any]:
 
 
 def embedding(size: int, work: Path) -> dict[str, Any]:
-    """Titles a second of ours and of sentence-transformers used as its documentation shows, turn by turn; their cosines."""
+    """Titles a second of ours and of sentence-transformers used as its documentation shows, turn by turn; what they find."""
     from sentence_transformers import SentenceTransformer
 
     from ragqa import models
     from ragqa.index.storage import open_index
+    from ragqa.index.tune import made_questions
     from ragqa.retrieval.embed import SentenceEmbedder, unit
 
     store = open_index(index_of(size, work), verify="sizes").store
@@ -211,13 +212,21 @@ def embedding(size: int, work: Path) -> dict[str, Any]:
             started = time.perf_counter()
             vectors[name] = embed(titles)
             rates[name].append(round(len(titles) / (time.perf_counter() - started), 1))
-    cosines = (vectors["ragqa"] * unit(vectors["sentence-transformers"])).sum(axis=1)
+    vectors = {name: unit(found) for name, found in vectors.items()}
+    cosines = (vectors["ragqa"] * vectors["sentence-transformers"]).sum(axis=1)
+    questions = made_questions([store[row] for row in rows], SEED)
+    asked = {
+        "ragqa": ours.embed_questions(questions),
+        "sentence-transformers": unit(stock.encode(questions, show_progress_bar=False)),
+    }
+    nearest = {name: (asked[name] @ vectors[name].T).argmax(axis=1) for name in both}
     return {
         "titles": len(titles),
         "of": size,
         "dtype": {"ragqa": models.dtype_name(model), "sentence-transformers": models.dtype_name(stock)},
         "rates": rates,
         "cosine": {"least": float(cosines.min()), "mean": float(cosines.mean())},
+        "recall": {name: float((found == range(len(rows))).mean()) for name, found in nearest.items()},
     }
 
 

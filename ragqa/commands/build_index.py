@@ -64,7 +64,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the FAISS index")
     group.add_argument(
         "--recipe", default="auto", metavar="NAME",
-        help="auto, flat, flat-fp16, ivf, ivf-sq8, ivf-pq, ivf-pq-small, hnsw, or a FAISS factory string such as "
+        help="auto, flat, flat-fp16, ivf, ivf-sq8, ivf-pq, ivf-pq-small, hnsw, cagra, or a FAISS factory string such as "
         "IVF4096,SQ8 (default: auto, by the number of titles and these budgets)",
     )  # fmt: skip
     group.add_argument("--max-memory", type=_bytes, metavar="SIZE", help="of the vectors, such as 500MB or 1.5GB")

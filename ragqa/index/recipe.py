@@ -2,8 +2,8 @@
 
 A recipe is a name or one of FAISS's own factory strings. ``auto`` takes the first that stays within the budgets of:
 exact search; inverted lists of 8-bit vectors; inverted lists of product codes, refined by 4-bit vectors; product codes
-alone. The order is that of what they lose. Graphs (``hnsw``) are taken by name alone: they take the most memory, by far
-the longest to build, and have to be built anew when the catalogue changes.
+alone. The order is that of what they lose. Graphs (``hnsw``; ``cagra``, made on a GPU) are taken by name alone: they take
+the most memory, on a CPU by far the longest to build, and have to be built anew when the catalogue changes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ RECIPES: Final = {
     "ivf-pq": "IVF{lists},PQ{quarter}x4fs,Refine(SQ4)",
     "ivf-pq-small": "IVF{lists},PQ{eighth}",
     "hnsw": "HNSW32,SQ8",
+    "cagra": "HNSW32,Flat",
 }
 # What "auto" tries, in this order.
 _AUTO: Final = ("flat", "ivf-sq8", "ivf-pq", "ivf-pq-small")

@@ -16,7 +16,7 @@ from ragqa.progress import StageClock, progress_bar, say
 from ragqa.records import Product
 from ragqa.retrieval.dense import DenseIndex, import_faiss
 from ragqa.retrieval.embed import Embedder
-from ragqa.retrieval.gpu import to_gpu
+from ragqa.retrieval.gpu import cagra, to_gpu
 
 # Measured on other questions than those that chose, a recall may be a little below.
 _TOLERANCE: Final = 0.01
@@ -36,6 +36,11 @@ def build_dense(
         device: a GPU trains and adds what has to be trained, if FAISS can use it and it has room.
     """
     faiss = import_faiss()
+    if plan.recipe == "cagra":
+        graph = cagra(faiss, blocks.rows(np.arange(count)), device)
+        if graph is not None:
+            clock.stage("add")
+            return graph
     index, on_gpu = new_index(plan.factory, dimension), None
     if not index.is_trained:
         chosen = np.sort(np.random.default_rng(seed).choice(count, plan.sample, replace=False))

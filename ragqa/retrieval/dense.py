@@ -63,10 +63,10 @@ class DenseIndex:
         faiss = import_faiss()
         if parameters:
             faiss.ParameterSpace().set_index_parameters(index, parameters)
-        lists = faiss.try_extract_index_ivf(index)
-        if lists is not None and lists.ntotal and lists.direct_map.no():
+        self._lists = faiss.try_extract_index_ivf(index)
+        if self._lists is not None and self._lists.ntotal and self._lists.direct_map.no():
             # Where in the lists each row stands: 8 bytes a row.
-            lists.make_direct_map()
+            self._lists.make_direct_map()
 
     @classmethod
     def empty(cls, dimension: int) -> DenseIndex:
@@ -123,6 +123,9 @@ class DenseIndex:
                 say(f"FAISS goes on on the CPU ({first_line(error)})")
             else:
                 return scores, rows
+        if self._lists is not None:
+            # Cores share out the lists that one question looks into (1), or else the questions (0): either is right.
+            self._lists.parallel_mode = int(len(questions) == 1)
         scores, rows = self._index.search(questions, k)
         return scores, rows
 

@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,21 @@ DESCRIPTION_WEIGHT: Final = 0.5
 # known that they are words.
 _MOST_COMMON: Final = 0.25
 _BLOCK: Final = 4096
+# Looking a row up in a list takes about as long as adding up so many of the list's rows.
+_LOOKED_UP: Final = 10
+# Rows of the lists that add most, by which it is told how good the k-th best must be at least.
+_TRIED: Final = 4096
+# From so many more rows on it is asked again.
+_ADDED: Final = 32768
+
+
+class _List(NamedTuple):
+    """The rows that have a term, ascending, what it adds to each, times what, and the most that it adds to one."""
+
+    rows: Rows
+    scores: Scores
+    times: np.float32
+    most: float
 
 
 class LexicalSearch(Protocol):
@@ -104,6 +119,25 @@ class LexicalIndex:
             question: its terms; one that stands there twice counts twice.
             k: how many.
         """
+        if not hasattr(self._mine, "total"):
+            self._mine.total = np.zeros(len(self), np.float32)
+        # By row; all zeros between searches.
+        total: Scores = self._mine.total
+        found: list[Rows] = []
+        try:
+            lists, least = _add(self._lists(question), total, found, k)
+            rows = np.concatenate(found) if found else np.empty(0, np.uint32)
+            if lists:
+                rows = _look_up(lists, total, rows, least)
+            scores = total.take(rows)
+            best = _best(rows, scores, k)
+            return rows[best], scores[best]
+        finally:
+            for rows in found:
+                total[rows] = 0
+
+    def _lists(self, question: Sequence[str]) -> list[_List]:
+        """The rows of each term in each field."""
         lists = []
         for (_, places), times in self._counted(question).items():
             for place, (postings, weight) in zip(places, self._fields, strict=True):
@@ -111,46 +145,8 @@ class LexicalIndex:
                     here, adding = postings.entries(place)
                     factor = times * weight
                     if len(here):
-                        lists.append((here, adding, factor, factor * float(postings.most[place])))
-        lists.sort(key=lambda one: -one[3])
-        # What the lists from each one on can add to a row.
-        bounds = np.cumsum([most for *_, most in lists][::-1])[::-1]
-        rows, scores, rest = self._merged(lists, bounds, k)
-        for number in range(rest, len(lists)):
-            least = float(np.partition(scores, -k)[-k])
-            alive = scores > least - bounds[number] * 1.000001
-            rows, scores = rows[alive], scores[alive]
-            here, adding, factor, _ = lists[number]
-            at, there = _find(here, rows)
-            scores = scores + np.where(there, adding[at] * np.float32(factor), np.float32(0))
-        best = _best(rows, scores, k)
-        return rows[best], scores[best]
-
-    def _merged(
-        self, lists: Sequence[tuple[Rows, Scores, float, float]], bounds: Scores, k: int
-    ) -> tuple[Rows, Scores, int]:
-        """The rows of the first lists with their scores, and how many lists: what none of these has is not among the best."""
-        if not hasattr(self._mine, "total"):
-            self._mine.total = np.zeros(len(self), np.float32)
-        # By row; all zeros between searches.
-        total: Scores = self._mine.total
-        found: list[Rows] = []
-        try:
-            for number, (here, adding, factor, _) in enumerate(lists):
-                # None can have more than the lists before can add.
-                if bounds[0] - bounds[number] > bounds[number] and sum(map(len, found)) >= k:
-                    rows = np.concatenate(found)
-                    found, scores = [rows], total[rows]
-                    if float(np.partition(scores, -k)[-k]) > bounds[number]:
-                        return rows, scores, number
-                before = total[here]
-                found.append(here[before == 0])
-                total[here] = before + adding * np.float32(factor)
-            rows = np.concatenate(found) if found else np.empty(0, np.uint32)
-            return rows, total[rows], len(lists)
-        finally:
-            for rows in found:
-                total[rows] = 0
+                        lists.append(_List(here, adding, np.float32(factor), factor * float(postings.most[place])))
+        return lists
 
     def coverage(self, question: Sequence[str], rows: Rows) -> Scores:
         """The share of a question's terms that rows have, in title or description, (len(rows),) in [0, 1].
@@ -257,6 +253,71 @@ def _find(here: Rows, rows: Rows) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.
     """Where each of some rows would stand in a list, and whether it does."""
     places = np.minimum(np.searchsorted(here, rows), len(here) - 1)
     return places, here[places] == rows
+
+
+def _add(lists: Sequence[_List], total: Scores, found: list[Rows], k: int) -> tuple[list[_List], float]:
+    """Add lists to the scores, until what is in none of them cannot be among the best k any more.
+
+    Args:
+        lists: those of a question.
+        total: scores by row, all zero.
+        found: gets the rows that are in any of the lists that were added.
+
+    Returns:
+        The other lists, and what the k-th best row will have at least.
+    """
+    # What adds most for each row that is read comes first.
+    lists = sorted(lists, key=lambda one: -one.most / len(one.rows))
+    rest, least, added = _rest(lists), -math.inf, 0
+    for number, one in enumerate(lists):
+        if added + len(one.rows) > _ADDED:
+            least, added = max(least, _surely(lists[number:], total, found, k)), 0
+        if least > rest[number]:
+            return lists[number:], least
+        places = one.rows.astype(np.intp)  # numpy would do so for each use of them
+        before = total.take(places)
+        found.append(one.rows[before == 0])
+        total[places] = before + one.scores * one.times
+        added += len(places)
+    return [], least
+
+
+def _look_up(lists: Sequence[_List], total: Scores, rows: Rows, least: float) -> Rows:
+    """Add lists to the scores of those rows that can still come to `least`; gives them back, ascending."""
+    # With the ones that add most the rows soon get few.
+    lists = sorted(lists, key=lambda one: -one.most)
+    rows = np.sort(rows[total.take(rows) > least - _rest(lists)[0]])
+    for one, rest in zip(lists, _rest(lists), strict=True):
+        scores = total.take(rows)
+        alive = scores > least - rest
+        rows, scores = rows[alive], scores[alive]
+        if len(rows) * _LOOKED_UP < len(one.rows):
+            at, there = _find(one.rows, rows)
+            total[rows] = scores + np.where(there, one.scores[at] * one.times, np.float32(0))
+        else:
+            places = one.rows.astype(np.intp)
+            before = total.take(places)
+            total[places] = np.where(before > 0, before + one.scores * one.times, np.float32(0))
+    return rows
+
+
+def _rest(lists: Sequence[_List]) -> list[float]:
+    """What the lists from each one on can add to a row, and a little, for float32 adds with errors."""
+    return [1.000001 * sum(one.most for one in lists[number:]) for number in range(len(lists))]
+
+
+def _surely(lists: Sequence[_List], total: Scores, found: Sequence[Rows], k: int) -> float:
+    """What the k-th best row will have at least: the k-th best of those that are best so far, once all lists are added."""
+    tried = np.concatenate([rows[:_TRIED] for rows in found])[: max(_TRIED, k)] if found else np.empty(0, np.uint32)
+    if len(tried) < k:
+        return -math.inf
+    rows = tried[np.argpartition(total[tried], -min(2 * k, len(tried)))[-2 * k :]]
+    scores = total[rows]
+    for one in lists:
+        at, there = _find(one.rows, rows)
+        scores += np.where(there, one.scores[at] * one.times, np.float32(0))
+    # Added in this order or in another, a sum may differ by what float32 leaves out.
+    return float(np.partition(scores, -k)[-k]) * 0.999999
 
 
 def _best(rows: Rows, scores: Scores, k: int) -> npt.NDArray[np.intp]:

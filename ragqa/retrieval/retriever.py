@@ -22,10 +22,12 @@ from ragqa.retrieval.text import fold, overlaps
 from ragqa.retrieval.titles import TitleTable
 from ragqa.settings import Fusion, Lexical
 
-# How many are taken from each search before they are put in order.
+# How many are taken from the search by vectors, and from that by words, before they are put in order. Of words 30 were
+# measured to give the same first products as 100, on questions that nothing is reported of, in two thirds of the time.
 _DEPTH: Final = 100
+_LEXICAL_DEPTH: Final = 30
 # How many of them, best by what is known without reading them, are read: their trigrams are compared.
-_READ: Final = 50
+_READ: Final = 30
 # Questions whose candidates are held at once, to be reranked together.
 _BLOCK: Final = 256
 # From this share of a question's trigrams in a title on, the title has all its words, give or take a plural.
@@ -101,15 +103,16 @@ class Retriever:
         vectors = self.embed([question.subject for question in parsed])
         if reranker is None:
             rerank_depth = 0
-        depth, count = max(_DEPTH, top_k, rerank_depth), max(_READ, top_k, rerank_depth)
+        wanted = max(top_k, rerank_depth)
+        count, words_depth = max(_READ, wanted), max(_LEXICAL_DEPTH, wanted)
         search = self._searcher(lexical)
-        nearest, found = self._nearest(vectors, depth), []
+        nearest, found = self._nearest(vectors, max(_DEPTH, wanted)), []
         for start in range(0, len(parsed), _BLOCK):
             block, ranked = parsed[start : start + _BLOCK], []
             for place, question in enumerate(block, start):
                 exact = self._exact_rows(question, without)
                 words = terms(question.subject)
-                lists = (nearest[place], search.search(words, depth)[0].tolist())
+                lists = (nearest[place], search.search(words, words_depth)[0].tolist())
                 ranked.append(
                     self._ranked(question.subject, words, vectors[place], lists, exact, count, without, fusion)
                 )
@@ -139,7 +142,7 @@ class Retriever:
         found = {}
         for subject, vector, near in zip(subjects, vectors, self._nearest(vectors, _DEPTH), strict=True):
             words = terms(subject)
-            lists = (near, self._lexical.search(words, _DEPTH)[0].tolist())
+            lists = (near, self._lexical.search(words, _LEXICAL_DEPTH)[0].tolist())
             found[subject] = self._ranked(subject, words, vector, lists)
         inputs, right = [], []
         for number, subject, held_out in asked:

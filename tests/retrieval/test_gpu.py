@@ -1,5 +1,6 @@
 """What is done with a GPU, against a faiss whose GPU is another CPU index with little room; on a real one it is untried."""
 
+import functools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ragqa.files import HashingFile
 from ragqa.index import vectors as vectors_
 from ragqa.index.blocks import Blocks
 from ragqa.index.recipe import plan
@@ -40,7 +42,23 @@ class Card:
         return self.index.search(questions, k)
 
 
-def faiss_with(cards: list[Card], questions: int = 10**9, rows: int = 10**9) -> Any:
+class Cagra(Card):
+    """A graph "on the card": as FAISS, it has vectors by training alone, and comes back as HNSW's kin."""
+
+    def __init__(self, cards: list[Card], resources: str, dimension: int, metric: int, settings: Any) -> None:
+        assert (resources, settings.device) == ("resources", 1)
+        super().__init__(import_faiss().IndexHNSWCagra(dimension, 32, metric), 10**9, 10**9)
+        cards.append(self)
+
+    def train(self, sample: Vectors) -> None:
+        if len(sample) > 2000:
+            raise RuntimeError("out of memory")
+        graph = import_faiss().IndexHNSWCagra(sample.shape[1], 32, self.index.metric_type)
+        graph.add(sample)
+        self.index = graph
+
+
+def faiss_with(cards: list[Card], questions: int = 10**9, rows: int = 10**9, cagra: bool = False) -> Any:
     def copied(resources: Any, number: int, index: Any, options: Any) -> Card:
         assert (resources, number) == ("resources", 1)
         cards.append(Card(index, questions, rows))
@@ -54,6 +72,8 @@ def faiss_with(cards: list[Card], questions: int = 10**9, rows: int = 10**9) -> 
         "index_gpu_to_cpu": lambda card: card.index,
     }
     real = import_faiss()
+    if cagra:
+        more |= {"GpuIndexCagra": functools.partial(Cagra, cards), "GpuIndexCagraConfig": SimpleNamespace}
     return type("Faiss", (), {"__getattr__": lambda _, name: more[name] if name in more else getattr(real, name)})()
 
 
@@ -134,3 +154,41 @@ def test_an_index_is_built_whole_wherever_the_card_gets_full(
     assert np.allclose(dense.vectors(range(len(vectors))), vectors)
     assert (dense.search(vectors[::500], 1)[1][:, 0] == np.arange(0, len(vectors), 500)).all()
     assert bool(said[1:]) == (room < len(vectors))
+
+
+@pytest.mark.parametrize(
+    ("count", "device", "has_cagra", "on_card", "why"),
+    [
+        (1500, "cuda:1", True, True, None),
+        (2500, "cuda:1", True, False, "the graph is made on the CPU (out of memory)"),
+        (1500, "cuda:1", False, False, "the graph is made on the CPU: this faiss-gpu was built without cuVS"),
+        (1500, "cpu", True, False, None),
+    ],
+)
+def test_a_graph_made_on_a_card_is_one_that_a_cpu_opens_searches_and_updates(
+    count: int,
+    device: str,
+    has_cagra: bool,
+    on_card: bool,
+    why: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: list[str],
+) -> None:
+    vectors = some(count)
+    np.save(tmp_path / "block-0000000000.npy", vectors)
+    blocks, planned = Blocks(tmp_path, count, 16), plan(count, 16, "cagra")
+    cards: list[Card] = []
+    monkeypatch.setattr(vectors_, "import_faiss", lambda: faiss_with(cards, cagra=has_cagra))
+    index = vectors_.build_dense(blocks, planned, count, 16, 0, StageClock(), device)
+    assert isinstance(index, import_faiss().IndexHNSWCagra) == on_card
+    assert said == ([why] if why else [])
+    with HashingFile(tmp_path / "vectors.faiss") as file:
+        DenseIndex(index).save(file)
+    opened = DenseIndex.load(tmp_path / "vectors.faiss", "efSearch=64")
+    assert np.allclose(opened.vectors(range(count)), vectors)
+    assert (opened.search(vectors[::50], 1)[1][:, 0] == np.arange(0, count, 50)).all()
+    kept = np.arange(0, count, 2)
+    updated = opened.updated(kept, some(10, 1))
+    assert (updated.search(vectors[kept[::50]], 1)[1][:, 0] == np.arange(0, len(kept), 50)).all()
+    assert len(updated) == len(kept) + 10
