@@ -49,7 +49,7 @@ PEERS: Final = {
 ROUNDS: Final = 3
 # One that reads all titles for each question is asked fewer of them: so many titles are read in all.
 _READ: Final = 20_000_000
-_ONCE_FROM: Final = 60.0  # seconds of one round, from which on there is but one
+_ONCE_FROM: Final = 20.0  # seconds of one round, from which on there is but one
 _BLOCK: Final = 8192
 _RESAMPLES: Final = 2000
 
