@@ -259,14 +259,20 @@ def test_the_marks_are_those_of_the_largest_size(result: dict[str, Any]) -> None
     assert "| its recall@10 against exact search | at least 0.95 | 0.961 | yes |" in text
     assert "| lexical search, titles alone, times as fast as rank-bm25 | at least 50 | 312 [300, 320] | yes |" in text
     # Of two that are alike the faster one counts.
-    assert "| lexical search, titles alone, times as fast as bm25s, mapped | at least 1 | 0.90 [0.80, 1.10] | **no** |" in text
+    assert (
+        "| lexical search, titles alone, times as fast as bm25s, mapped | at least 1 | 0.90 [0.80, 1.10] | **no** |"
+        in text
+    )
     assert "| index and store on disk | under 2,500 MB | 41.6 MB | yes |" in text
     assert "| resident while searching | under 1,500 MB | 1,600 MB | **no** |" in text
     assert "| start to first retrieval | under 3 s | 2.5 s | yes |" in text
     assert "| updating one product in a hundred, of a build | under 5 % | 0.5% | yes |" in text
     without = copy.deepcopy(result)
     without["sizes"]["100000"]["peers"] = {}
-    assert "| lexical search, titles alone, times as fast as bm25s | at least 1 | not measured |  |" in scale_report.marks(without)
+    assert (
+        "| lexical search, titles alone, times as fast as bm25s | at least 1 | not measured |  |"
+        in scale_report.marks(without)
+    )
 
 
 def test_the_tables_have_every_size_stage_part_and_peer(result: dict[str, Any]) -> None:
