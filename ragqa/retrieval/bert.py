@@ -147,29 +147,17 @@ class _Layer:
 
     def __call__(self, hidden: torch.Tensor, shape: _Shape) -> torch.Tensor:
         inputs = shape.padded(self._inputs(hidden)).view(shape.count, shape.longest, 3, shape.heads, -1)
-        inputs = inputs.permute(2, 0, 3, 1, 4)
-        seen = (_attention_of_one if shape.count == 1 else _attention)(inputs, shape.bias).transpose(1, 2)
+        # Copied into the order of the products below, which would otherwise each copy them for itself.
+        queries, keys, values = inputs.permute(2, 0, 3, 1, 4).contiguous().float()
+        weights = torch.matmul(queries, keys.transpose(-1, -2)).mul_(queries.shape[-1] ** -0.5)
+        if shape.bias is not None:
+            weights += shape.bias
+        seen = torch.matmul(_softmax(weights), values).transpose(1, 2)
         hidden = self._normed(self._attended(shape.rows(seen)), hidden, 0)
         return self._normed(self._down(self._up(hidden)), hidden, 1)
 
     def _normed(self, found: torch.Tensor, before: torch.Tensor, number: int) -> torch.Tensor:
         return nn.functional.layer_norm(found.float().add_(before), before.shape[1:], *self._norms[number], self._eps)
-
-
-def _attention(inputs: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """Queries, keys and values (3, count, heads, longest, n) -> what is seen (count, heads, longest, n)."""
-    # Copied into the order of the products below, which would otherwise each copy them for itself.
-    queries, keys, values = inputs.contiguous().float()
-    weights = torch.matmul(queries, keys.transpose(-1, -2)).mul_(queries.shape[-1] ** -0.5)
-    if bias is not None:
-        weights += bias
-    return torch.matmul(_softmax(weights), values)
-
-
-def _attention_of_one(inputs: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """The same in one operation, which for one text is faster, and for a batch of short ones slower."""
-    queries, keys, values = inputs.float()
-    return nn.functional.scaled_dot_product_attention(queries, keys, values, bias)
 
 
 def _softmax(weights: torch.Tensor) -> torch.Tensor:

@@ -458,7 +458,7 @@ def test_interrupting_leaves_what_resume_needs(family_model: Model, demo_index: 
     out = tmp_path / "a"
     command = [
         sys.executable, "-m", "ragqa.fine_tune", str(demo_index), "--mode", "plain", "--out", str(out), "--device", "cpu",
-        "--generator", str(family_model("llama")), "--steps", "4000", "--evaluations", "1000", "--examples", "12",
+        "--generator", str(family_model("llama")), "--steps", "40000", "--evaluations", "10000", "--examples", "12",
         "--validation", "20", "--watched", "2", "--context-tokens", "800", "--test", "8",
         "--patience", "0",
     ]  # fmt: skip
