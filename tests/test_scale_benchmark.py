@@ -302,7 +302,6 @@ def test_pictures_are_the_same_each_time(result: dict[str, Any], tmp_path: Path)
     assert drawn[0] == drawn[1]
 
 
-@pytest.mark.skipif(not scale_report.RESULT.exists(), reason="no result is committed")
 def test_the_tables_are_made_from_the_committed_result() -> None:
     text = scale_report.table(json.loads(scale_report.RESULT.read_text("utf-8")))
     assert f"<!-- scale -->\n{text}\n<!-- /scale -->" in README.read_text("utf-8")

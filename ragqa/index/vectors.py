@@ -37,7 +37,7 @@ def build_dense(
     """
     faiss = import_faiss()
     if plan.recipe == "cagra":
-        graph = cagra(faiss, blocks.rows(np.arange(count)), device)
+        graph = cagra(faiss, lambda: blocks.rows(np.arange(count)), device)
         if graph is not None:
             clock.stage("add")
             return graph

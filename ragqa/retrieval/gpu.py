@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ragqa.errors import first_line
 from ragqa.progress import say
+
+if TYPE_CHECKING:
+    from ragqa.retrieval.embed import Vectors
 
 
 def to_gpu(faiss: Any, index: Any, device: str, half: bool = False) -> Any:
@@ -30,7 +34,7 @@ def to_gpu(faiss: Any, index: Any, device: str, half: bool = False) -> Any:
         return None
 
 
-def cagra(faiss: Any, vectors: Any, device: str) -> Any:
+def cagra(faiss: Any, read: Callable[[], Vectors], device: str) -> Any:
     """A search graph made on a GPU, as an HNSW index for the CPU; None, and why, if there can be none.
 
     CAGRA (Ootomo et al. 2024, arXiv 2308.15136) makes in seconds what HNSW takes a millisecond a row for on a CPU. FAISS
@@ -38,7 +42,7 @@ def cagra(faiss: Any, vectors: Any, device: str) -> Any:
 
     Args:
         faiss: the module.
-        vectors: (n, dimension) float32, all that the index shall have.
+        read: gives (n, dimension) float32, all that the index shall have; not called where there is no such GPU.
         device: see `to_gpu`.
     """
     number = _number(faiss, device)
@@ -49,6 +53,7 @@ def cagra(faiss: Any, vectors: Any, device: str) -> Any:
         return None
     settings = faiss.GpuIndexCagraConfig()
     settings.device = number
+    vectors = read()
     try:
         graph = faiss.GpuIndexCagra(_resources(faiss), vectors.shape[1], faiss.METRIC_INNER_PRODUCT, settings)
         graph.train(vectors)

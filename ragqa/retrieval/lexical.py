@@ -1,8 +1,8 @@
 """The rows that share a question's words, best first by BM25 over titles and, with less weight, over descriptions.
 
-A question touches few of the rows that have any of its words: lists are taken from the one that can add most to the one
-that adds least, and once a row that is only in the rest of them cannot be among the best k any more (the MaxScore bound
-of Turtle, Flood 1995), they are looked up for the rows found so far alone. The result is that of adding all.
+A question touches few of the rows that have any of its words: lists are added from the one that can add most for each row
+it has, and once a row that is only in the rest of them cannot be among the best k any more (the MaxScore bound of Turtle,
+Flood 1995), they are looked up for the rows found so far alone. The result is that of adding all.
 """
 
 from __future__ import annotations
@@ -286,19 +286,25 @@ def _look_up(lists: Sequence[_List], total: Scores, rows: Rows, least: float) ->
     """Add lists to the scores of those rows that can still come to `least`; gives them back, ascending."""
     # With the ones that add most the rows soon get few.
     lists = sorted(lists, key=lambda one: -one.most)
-    rows = np.sort(rows[total.take(rows) > least - _rest(lists)[0]])
-    for one, rest in zip(lists, _rest(lists), strict=True):
+    bounds = _rest(lists)
+    rows = np.sort(rows[total.take(rows) > least - bounds[0]])
+    for one, rest in zip(lists, bounds, strict=True):
         scores = total.take(rows)
         alive = scores > least - rest
         rows, scores = rows[alive], scores[alive]
         if len(rows) * _LOOKED_UP < len(one.rows):
-            at, there = _find(one.rows, rows)
-            total[rows] = scores + np.where(there, one.scores[at] * one.times, np.float32(0))
+            total[rows] = scores + _given(one, rows)
         else:
             places = one.rows.astype(np.intp)
             before = total.take(places)
             total[places] = np.where(before > 0, before + one.scores * one.times, np.float32(0))
     return rows
+
+
+def _given(one: _List, rows: Rows) -> Scores:
+    """What a list adds to each of some rows, (len(rows),)."""
+    at, there = _find(one.rows, rows)
+    return np.where(there, one.scores[at] * one.times, np.float32(0))
 
 
 def _rest(lists: Sequence[_List]) -> list[float]:
@@ -314,8 +320,7 @@ def _surely(lists: Sequence[_List], total: Scores, found: Sequence[Rows], k: int
     rows = tried[np.argpartition(total[tried], -min(2 * k, len(tried)))[-2 * k :]]
     scores = total[rows]
     for one in lists:
-        at, there = _find(one.rows, rows)
-        scores += np.where(there, one.scores[at] * one.times, np.float32(0))
+        scores += _given(one, rows)
     # Added in this order or in another, a sum may differ by what float32 leaves out.
     return float(np.partition(scores, -k)[-k]) * 0.999999
 
