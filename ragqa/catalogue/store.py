@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -98,8 +98,18 @@ class StoreWriter:
             self.file.abandon()
 
 
+class _Texts(NamedTuple):
+    """One column of a batch: where each text ends (mapped), and where in the file the first begins."""
+
+    ends: memoryview
+    begin: int
+
+
 class ProductStore:
     """Random access to the products of a store by row, without reading the file into memory.
+
+    A product by itself is read from the file and not through the map: around each page of a map that is looked at the
+    system keeps fifteen more in the process, which for products here and there is soon the whole file.
 
     Raises:
         IndexDamagedError: the file is no Arrow file, was cut short, or has other columns.
@@ -107,17 +117,18 @@ class ProductStore:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._map = pa.memory_map(str(path))
+            self._map, self._file = pa.memory_map(str(path)), pa.OSFile(str(path))
             self._reader = pa.ipc.open_file(self._map)
             if not self._reader.schema.equals(SCHEMA):
                 raise IndexDamagedError(f"{path}: not a product store (columns {self._reader.schema.names})")
             batches = self._reader.num_record_batches
             last = self._reader.get_batch(batches - 1).num_rows if batches else 0
+            self._map.seek(0)
+            self._begin = self._map.read_buffer(1).address
         except (pa.ArrowInvalid, OSError) as error:
             raise IndexDamagedError(f"{path}: not a whole product store ({str(error).splitlines()[0]})") from error
         self._count: int = max(batches - 1, 0) * _ROWS_PER_BATCH + last
-        # By number; what they hold stays in the file.
-        self._columns: dict[int, list[Any]] = {}
+        self._texts: dict[int, list[_Texts]] = {}  # by the batch's number
 
     def __len__(self) -> int:
         return self._count
@@ -126,10 +137,17 @@ class ProductStore:
         if not 0 <= row < self._count:
             raise IndexError(f"row {row} of a store with {self._count} products")
         number, at = divmod(row, _ROWS_PER_BATCH)
-        columns = self._columns.get(number)
-        if columns is None:
-            columns = self._columns[number] = self._reader.get_batch(number).columns
-        return Product(*(column[at].as_py() for column in columns))
+        texts = self._texts.get(number)
+        if texts is None:
+            texts = self._texts[number] = [self._placed(column) for column in self._reader.get_batch(number).columns]
+        return Product(*(self._text(ends[at], ends[at + 1], begin) for ends, begin in texts))
+
+    def _placed(self, column: Any) -> _Texts:
+        _, ends, letters = column.buffers()
+        return _Texts(memoryview(ends).cast("i"), letters.address - self._begin if letters else 0)
+
+    def _text(self, start: int, stop: int, begin: int) -> str:
+        return str(self._file.read_at(stop - start, begin + start), "utf-8") if stop > start else ""
 
     def __iter__(self) -> Iterator[Product]:
         return _products(batch for _, batch in self.batches())
@@ -152,7 +170,8 @@ class ProductStore:
 
     def close(self) -> None:
         """Unmap the file."""
-        self._columns.clear()
+        self._texts.clear()
+        self._file.close()
         self._map.close()
 
 

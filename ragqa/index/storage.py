@@ -43,7 +43,7 @@ from ragqa.retrieval.dense import DenseIndex
 from ragqa.retrieval.lexical import LexicalIndex
 from ragqa.retrieval.titles import TitleTable
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
 PRODUCTS: Final = "products.arrow"

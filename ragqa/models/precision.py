@@ -27,25 +27,28 @@ class Product:
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, gelu: bool = False) -> None:
-        self._weight, self._gelu = weight.detach(), gelu
+        self.dtype, self._gelu = weight.dtype, gelu
         self._bias = None if bias is None else bias.detach()
-        self._packed = self._in_order()
+        self._weight = weight.detach()
+        packed = self._in_order()
+        self._multiply = self._plain if packed is None else self._pointwise
+        if packed is not None:
+            self._weight = packed
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out), in the weights' number format."""
-        inputs = inputs.to(self._weight.dtype)
-        return self._plain(inputs) if self._packed is None else self._pointwise(inputs, self._packed)
+        return self._multiply(inputs.to(self.dtype), self._weight)
 
-    def _plain(self, inputs: torch.Tensor) -> torch.Tensor:
-        found = nn.functional.linear(inputs, self._weight, self._bias)
+    def _plain(self, inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        found = nn.functional.linear(inputs, weight, self._bias)
         return nn.functional.gelu(found) if self._gelu else found
 
-    def _pointwise(self, inputs: torch.Tensor, packed: Any) -> torch.Tensor:
+    def _pointwise(self, inputs: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
         follows, how = ("gelu", "none") if self._gelu else ("none", "")
         found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, packed, self._bias, follows, [], how)
         return found
 
-    def _in_order(self) -> Any:
+    def _in_order(self) -> torch.Tensor | None:
         """The weights in oneDNN's order; None where this torch or this processor does not have it.
 
         These are private names of torch 2.x, which its own compiler uses: they are taken only if they compute what
@@ -57,11 +60,11 @@ class Product:
         tried = torch.linspace(-1, 1, 3 * weight.shape[1]).reshape(3, -1).to(weight.dtype)
         try:
             with torch.no_grad():
-                packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
-                same = torch.allclose(self._pointwise(tried, packed), self._plain(tried), atol=0.02, rtol=0.02)
+                packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+                found, wanted = self._pointwise(tried, packed), self._plain(tried, weight)
         except (AttributeError, RuntimeError, TypeError, NotImplementedError):
             return None
-        return packed if same else None
+        return packed if torch.allclose(found, wanted, atol=0.02, rtol=0.02) else None
 
 
 class HalfLinear(nn.Module):

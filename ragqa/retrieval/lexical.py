@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from ragqa.files import HashingFile
 from ragqa.records import Product
-from ragqa.retrieval.postings import K1, B, Postings, PostingsWriter, Rows, Scores
+from ragqa.retrieval.postings import K1, B, Pairs, Postings, PostingsWriter, Rows, Scores
 from ragqa.retrieval.spelling import Spelling
 from ragqa.retrieval.terms import terms
 
@@ -45,11 +45,11 @@ _ADDED: Final = 32768
 
 
 class _List(NamedTuple):
-    """The rows that have a term, ascending, what it adds to each, times what, and the most that it adds to one."""
+    """The rows that have a term, ascending, which pair each is, what it adds to each pair, and the most to one."""
 
     rows: Rows
-    scores: Scores
-    times: np.float32
+    pairs: Pairs
+    adding: Scores
     most: float
 
 
@@ -142,10 +142,11 @@ class LexicalIndex:
         for (_, places), times in self._counted(question).items():
             for place, (postings, weight) in zip(places, self._fields, strict=True):
                 if place is not None:
-                    here, adding = postings.entries(place)
-                    factor = times * weight
-                    if len(here):
-                        lists.append(_List(here, adding, np.float32(factor), factor * float(postings.most[place])))
+                    rows, pairs = postings.entries(place)
+                    if len(rows):
+                        factor = times * weight
+                        adding = postings.saturation * (np.float32(factor) * postings.rarity(place))
+                        lists.append(_List(rows, pairs, adding, factor * float(postings.most[place])))
         return lists
 
     def coverage(self, question: Sequence[str], rows: Rows) -> Scores:
@@ -277,7 +278,7 @@ def _add(lists: Sequence[_List], total: Scores, found: list[Rows], k: int) -> tu
         places = one.rows.astype(np.intp)  # numpy would do so for each use of them
         before = total.take(places)
         found.append(one.rows[before == 0])
-        total[places] = before + one.scores * one.times
+        total[places] = before + one.adding.take(one.pairs)
         added += len(places)
     return [], least
 
@@ -297,14 +298,14 @@ def _look_up(lists: Sequence[_List], total: Scores, rows: Rows, least: float) ->
         else:
             places = one.rows.astype(np.intp)
             before = total.take(places)
-            total[places] = np.where(before > 0, before + one.scores * one.times, np.float32(0))
+            total[places] = np.where(before > 0, before + one.adding.take(one.pairs), np.float32(0))
     return rows
 
 
 def _given(one: _List, rows: Rows) -> Scores:
     """What a list adds to each of some rows, (len(rows),)."""
     at, there = _find(one.rows, rows)
-    return np.where(there, one.scores[at] * one.times, np.float32(0))
+    return np.where(there, one.adding.take(one.pairs[at]), np.float32(0))
 
 
 def _rest(lists: Sequence[_List]) -> list[float]:

@@ -1,12 +1,13 @@
 """Which rows have a term, and what it adds to each one's BM25 score: one file, written in one pass, memory-mapped.
 
-Scores are computed once, when the file is written (Lù 2024, BM25S, arXiv 2407.03618), so that a search only adds. The
-variant is BM25+ (Lv, Zhai 2011) with the constants of `rank_bm25.BM25Plus`; its delta, which is added to all rows alike
-and changes no order, is left out.
+The variant is BM25+ (Lv, Zhai 2011) with the constants of `rank_bm25.BM25Plus`; its delta, which is added to all rows alike
+and changes no order, is left out. What a term adds to a row is how rare the term is, times how much the row's text is about
+it, and the second depends on no more than how often the text has the term and how long it is. Texts share few such pairs,
+so that a file says for each row of a term which pair it is, in 2 bytes, exactly, where the score itself would take 4. With
+the pairs it has all that an update needs, which reads no text.
 
-A file holds rows, scores, the table of terms, then what an update needs to compute scores anew without reading a text
-(how long each text is, and how often it has each of its terms), then 32 bytes that tell their numbers. Terms are known
-by 64-bit hashes alone: no vocabulary has to be read when a file is opened.
+A file holds rows, the table of terms, lengths, pairs, the pair of each row, then 48 bytes that tell their numbers. Terms are
+known by 64-bit hashes alone: no vocabulary has to be read when a file is opened.
 """
 
 from __future__ import annotations
@@ -33,13 +34,14 @@ B: Final = 0.75
 _PARTS: Final = 16
 _SHIFT: Final = np.uint64(60)
 _ENTRY: Final = np.dtype([("term", "<u8"), ("row", "<u4"), ("count", "u1")])
-_FOOTER: Final = struct.Struct("<8sQQQ")
-_MAGIC: Final = b"ragqa-p2"
+_FOOTER: Final = struct.Struct("<8sQQQQQ")
+_MAGIC: Final = b"ragqa-p3"
 _MOST_COUNTED: Final = 255  # one that a text has more often counts as this many
 
 Rows = npt.NDArray[np.uint32]
 Scores = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.uint8]
+Pairs = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 
 @functools.lru_cache(maxsize=1 << 17)
@@ -59,9 +61,10 @@ class Postings:
             left out as too common.
         most: (T,) float32, the largest of a term's scores, 0 where it has none.
         rows: (E,) uint32, ascending within a term.
-        scores: (E,) float32, above 0.
+        pairs: (E,) uint16, or uint32 where there are more than 65,536 of them: which pair a row and a term are.
         lengths: (count,) uint32, the texts' lengths in terms.
-        counts: (E,) uint8, how often a row has the term, 255 for more.
+        counts: (P,) uint8, how often a text of each pair has its term, 255 for more.
+        saturation: (P,) float32, above 0: how much such a text is about it.
     """
 
     count: int
@@ -69,9 +72,10 @@ class Postings:
     starts: npt.NDArray[np.int64]
     most: Scores
     rows: Rows
-    scores: Scores
+    pairs: Pairs
     lengths: npt.NDArray[np.uint32]
     counts: Counts
+    saturation: Scores
 
     @classmethod
     def load(cls, path: Path, in_memory: bool = False) -> Postings:
@@ -85,8 +89,10 @@ class Postings:
             raise IndexDamagedError(f"{path}: {size} bytes are no postings; build the index anew")
         with path.open("rb") as file:
             file.seek(size - _FOOTER.size)
-            magic, count, terms, entries = _FOOTER.unpack(file.read())
-        if magic != _MAGIC or size != 9 * entries + 20 * terms + 8 + 4 * count + _FOOTER.size:
+            magic, count, terms, entries, pairs, length = _FOOTER.unpack(file.read())
+        width = _width(pairs)
+        whole = (4 + width) * entries + 4 * (entries % 2) + 20 * terms + 8 + 4 * count + 5 * pairs + _FOOTER.size
+        if magic != _MAGIC or size != whole:
             raise IndexDamagedError(f"{path}: not whole postings; build the index anew")
         # As a plain array: slices of a `memmap` take several times as long to make.
         held = np.fromfile(path, np.uint8) if in_memory else np.asarray(np.memmap(path, np.uint8, "r"))
@@ -97,9 +103,11 @@ class Postings:
             start, place = place, place + length * np.dtype(kind).itemsize
             return held[start:place].view(kind)
 
-        rows, scores = take("<u4", entries), take("<f4", entries)
+        rows = take("<u4", entries + entries % 2)[:entries]
         table = take("<u8", terms), take("<i8", terms + 1), take("<f4", terms)
-        return cls(count, *table, rows, scores, take("<u4", count), take("u1", entries))
+        lengths, of_pairs = take("<u4", count), take("<u4", pairs)
+        which, counts = take(f"<u{width}", entries), take("u1", pairs)
+        return cls(count, *table, rows, which, lengths, counts, _saturation(counts, of_pairs, length / max(count, 1)))
 
     def find(self, term: str) -> int | None:
         """The place of a term in the table; None if no text has it. One that was left out is there, without rows."""
@@ -111,10 +119,14 @@ class Postings:
         place = int(np.searchsorted(self.terms, wanted))
         return place if place < len(self.terms) and self.terms[place] == wanted else None
 
-    def entries(self, place: int) -> tuple[Rows, Scores]:
-        """The rows that have the term in a place of the table, ascending, and what it adds to their scores."""
+    def entries(self, place: int) -> tuple[Rows, Pairs]:
+        """The rows that have the term in a place of the table, ascending, and which pair each is with it."""
         start, stop = int(self.starts[place]), int(self.starts[place + 1])
-        return self.rows[start:stop], self.scores[start:stop]
+        return self.rows[start:stop], self.pairs[start:stop]
+
+    def rarity(self, place: int) -> np.float32:
+        """How rare the term in a place of the table is."""
+        return np.float32(_rarities(self.starts[place + 1] - self.starts[place], self.count))
 
 
 class _Lists(NamedTuple):
@@ -151,7 +163,7 @@ class PostingsWriter:
             self._files = [scratch / f"part-{number:02d}" for number in range(_PARTS)]
             for file in self._files:
                 file.write_bytes(b"")
-        self._scores, self._counts = scratch / "scores", scratch / "counts"
+        self._pairs = scratch / "pairs"
         self._old, self._kept = old, np.empty(0, np.int64) if kept is None else kept
         self._lengths = [old.lengths[self._kept]] if old else []
         self._count = len(self._kept)
@@ -182,29 +194,44 @@ class PostingsWriter:
             most_common: of terms that a larger share of the texts has, it is only kept that they are there.
         """
         lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, np.uint32)
-        average = max(int(lengths.sum(dtype=np.int64)) / max(len(lengths), 1), 1e-9)
-        norms = (K1 * (1 - B + B * lengths / average)).astype(np.float32)
+        # Each pair there could be, by number: so many of one count, then of the next one.
+        distinct, of_row = np.unique(lengths, return_inverse=True)
+        of_row, several = of_row.astype(np.uint32), np.arange(_MOST_COUNTED + 1, dtype=np.uint8).repeat(len(distinct))
+        length = int(lengths.sum(dtype=np.int64))
+        saturation = _saturation(several, np.tile(distinct, _MOST_COUNTED + 1), length / max(len(lengths), 1))
+        used = np.zeros(len(saturation), np.bool_)
         moved = new_rows(self._kept, self._old.count) if self._old else np.empty(0, np.uint32)
         tables, entries = [], 0
-        with storage_errors(self._scores), self._scores.open("wb") as scores, self._counts.open("wb") as counts:
+        with storage_errors(self._pairs), self._pairs.open("wb") as scratch:
             for number, part in enumerate(self._files):
                 lists = _listed(np.fromfile(part, _ENTRY))
                 part.unlink()
                 if self._old:
                     lists = _joined(_remaining(self._old, number, moved), lists)
                 lists = _without_common(lists, most_common * self._count)
-                added, most = _scored(lists, norms)
                 file.write(np.ascontiguousarray(lists.rows, "<u4"))
-                scores.write(added.tobytes())
-                counts.write(lists.counts.tobytes())
-                tables.append((lists.terms, np.cumsum(lists.sizes) - lists.sizes + entries, most))
+                pairs = lists.counts * np.uint32(len(distinct)) + of_row[lists.rows]
+                used[pairs] = True
+                scratch.write(pairs.tobytes())
+                starts = np.cumsum(lists.sizes) - lists.sizes
+                most = _most(saturation.take(pairs), lists.sizes, starts, len(lengths))
+                tables.append((lists.terms, starts + entries, most))
                 entries += len(lists.rows)
-        _append(file, self._scores)
+        file.write(bytes(4 * (entries % 2)))  # what follows begins at a multiple of 8 bytes
         terms, starts, most = (np.concatenate(column) for column in zip(*tables, strict=True))
-        for array, kind in ((terms, "<u8"), (np.append(starts, entries), "<i8"), (most, "<f4"), (lengths, "<u4")):
+        there = np.flatnonzero(used)
+        of_pairs = np.tile(distinct, _MOST_COUNTED + 1)[there]
+        for array, kind in (
+            (terms, "<u8"), (np.append(starts, entries), "<i8"), (most, "<f4"), (lengths, "<u4"), (of_pairs, "<u4")
+        ):  # fmt: skip
             file.write(np.ascontiguousarray(array, kind))
-        _append(file, self._counts)
-        file.write(_FOOTER.pack(_MAGIC, self._count, len(terms), entries))
+        which = (np.cumsum(used) - 1).astype(f"<u{_width(len(there))}")
+        with storage_errors(self._pairs), self._pairs.open("rb") as scratch:
+            while len(block := np.fromfile(scratch, np.uint32, 1 << 20)):
+                file.write(which[block])
+        self._pairs.unlink()
+        file.write(several[there])
+        file.write(_FOOTER.pack(_MAGIC, self._count, len(terms), entries, len(there), length))
 
 
 def _listed(entries: Any) -> _Lists:
@@ -236,7 +263,7 @@ def _remaining(old: Postings, part: int, moved: Rows) -> _Lists:
     before = np.concatenate([[0], np.cumsum(stay)])[starts - starts[0]]
     sizes = np.diff(before)
     known = (sizes > 0) | (np.diff(starts) == 0)
-    return _Lists(old.terms[first:last][known], sizes[known], rows[stay], old.counts[here][stay])
+    return _Lists(old.terms[first:last][known], sizes[known], rows[stay], old.counts[old.pairs[here][stay]])
 
 
 def _joined(one: _Lists, other: _Lists) -> _Lists:
@@ -271,20 +298,27 @@ def _without_common(lists: _Lists, limit: float) -> _Lists:
     return _Lists(lists.terms, lists.sizes * wanted, lists.rows[entries], lists.counts[entries])
 
 
-def _scored(lists: _Lists, norms: Scores) -> tuple[Scores, Scores]:
-    """The scores of all rows, and each term's largest."""
-    sizes, often = lists.sizes, lists.counts.astype(np.float32)
-    weights = np.log((len(norms) + 1) / np.maximum(sizes, 1)).astype(np.float32)
-    scores = np.repeat(weights, sizes) * often * np.float32(K1 + 1) / (often + norms[lists.rows])
-    most = np.zeros(len(sizes), np.float32)
-    if len(scores):
-        most[sizes > 0] = np.maximum.reduceat(scores, (np.cumsum(sizes) - sizes)[sizes > 0])
-    return scores.astype("<f4"), most
+def _width(pairs: int) -> int:
+    """The bytes that it takes to say which of so many pairs one is."""
+    return 2 if pairs <= 1 << 16 else 4
 
 
-def _append(file: HashingFile, scratch: Path) -> None:
-    """Write what a scratch file holds, and remove it."""
-    with scratch.open("rb") as blocks:
-        while block := blocks.read(1 << 22):
-            file.write(block)
-    scratch.unlink()
+def _saturation(counts: Counts, lengths: npt.NDArray[np.uint32], average: float) -> Scores:
+    """How much texts of these lengths are about a term that they have so often, (len(counts),)."""
+    often, norms = counts.astype(np.float32), K1 * (1 - B + B * lengths / max(average, 1e-9))
+    found: Scores = often * np.float32(K1 + 1) / (often + norms.astype(np.float32))
+    return found
+
+
+def _rarities(sizes: Any, count: int) -> Any:
+    """How rare terms are that so many of `count` texts have."""
+    return np.log((count + 1) / np.maximum(sizes, 1)).astype(np.float32)
+
+
+def _most(saturation: Scores, sizes: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], count: int) -> Scores:
+    """The largest score of each term, 0 where it has no rows."""
+    most, there = np.zeros(len(sizes), np.float32), sizes > 0
+    if len(saturation):
+        most[there] = np.maximum.reduceat(saturation, starts[there])
+    most *= _rarities(sizes, count)
+    return most

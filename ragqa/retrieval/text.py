@@ -49,7 +49,6 @@ def _without_accents(text: str) -> str:
     return "".join(kept)
 
 
-@functools.lru_cache(maxsize=4096)
 def trigrams(text: str) -> frozenset[str]:
     """The character trigrams of the folded words, each word padded by one blank on either side."""
     padded = f" {fold(text)} "
@@ -57,12 +56,16 @@ def trigrams(text: str) -> frozenset[str]:
     return frozenset([padded[i - 1 : i + 2] for i in range(1, len(padded) - 1) if padded[i] != " "])
 
 
+# A question is compared with many titles, one after the other.
+_asked_trigrams = functools.lru_cache(maxsize=16)(trigrams)
+
+
 def overlaps(question: str, title: str) -> tuple[float, float]:
     """Share of the question's character trigrams that stand in the title, and of the title's in the question, in [0, 1].
 
     Trigrams forgive typing errors, plurals and re-ordered words, which whole words do not.
     """
-    asked, held = trigrams(question), trigrams(title)
+    asked, held = _asked_trigrams(question), trigrams(title)
     both = len(asked & held)
     return both / len(asked) if asked else 0.0, both / len(held) if held else 0.0
 

@@ -20,7 +20,7 @@ def edit_manifest(index: Path, change: Callable[[dict], object]) -> None:
 
 def test_the_manifest_names_what_the_index_was_made_of(demo_index: Path) -> None:
     manifest = open_index(demo_index).manifest
-    assert manifest["format_version"] == 3
+    assert manifest["format_version"] == 4
     assert manifest["embedder"]["name"] == "sentence-transformers/all-MiniLM-L6-v2"
     assert manifest["embedder"]["origin"] == "package"
     assert len(manifest["embedder"]["weights_sha256"]) == 64
@@ -56,7 +56,7 @@ def test_a_pointer_to_nowhere_is_refused(own_index: Path, name: str) -> None:
 def test_another_format_version_is_refused_with_the_command(own_index: Path) -> None:
     edit_manifest(own_index, lambda m: m.update(format_version=99))
     with pytest.raises(
-        IndexMismatchError, match=r"index format 99, this ragqa reads format 3; build it anew: python -m"
+        IndexMismatchError, match=r"index format 99, this ragqa reads format 4; build it anew: python -m"
     ):
         open_index(own_index)
 

@@ -97,8 +97,8 @@ def test_leaving_rows_out_early_changes_nothing(seed: int, k: int, question: lis
         for word in words:
             place = postings.find(word)
             if place is not None:
-                rows, adding = postings.entries(place)
-                total[rows] += weight * adding
+                rows, pairs = postings.entries(place)
+                total[rows] += weight * postings.rarity(place) * postings.saturation[pairs]
     expected = [row for row in np.lexsort((np.arange(len(total)), -total.round(4))) if total[row] > 0][:k]
     rows, scores = index.search(words, k)
     assert len(rows) == len(expected)
