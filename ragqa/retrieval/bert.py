@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import nn
 
@@ -34,6 +34,10 @@ _TRIED: Final = (
 _AS_NEAR: Final = 0.9995
 _MASKED: Final = -1e9
 _VECTOR: Final = 16
+# Products of few rows, as of one question, have a multiple of so many: for each number of rows that it meets oneDNN makes
+# programs, which takes milliseconds and 2 MB.
+_FEW_ROWS: Final = 64
+_STEP: Final = 4
 _POOLING: Final = {"mean": "mean", "cls": "cls", "mean_tokens": "mean", "cls_token": "cls"}
 _PROMPTS: Final = {"document": ("document", "passage", "corpus"), "query": ("query",)}
 
@@ -42,7 +46,7 @@ class BertEncoder:
     """Token ids -> sentence vectors. Made by `fused` or `read_bert`.
 
     Args:
-        weights: the model's, by their names in `transformers`.
+        weights: name in `transformers` -> the model's weights of that name.
         config: its ``config.json``.
         mean: whether a text's vector is the mean of its tokens', or that of its first.
         encode: texts -> token ids, as the model reads them.
@@ -51,7 +55,7 @@ class BertEncoder:
 
     def __init__(
         self,
-        weights: Mapping[str, torch.Tensor],
+        weights: Callable[[str], torch.Tensor],
         config: Mapping[str, Any],
         mean: bool,
         encode: Callable[[list[str]], list[list[int]]],
@@ -63,10 +67,17 @@ class BertEncoder:
             kind: next((prompt for name in names if (prompt := prompts.get(name))), "")
             for kind, names in _PROMPTS.items()
         }
-        table = {name.removeprefix("embeddings."): one.detach() for name, one in weights.items()}
-        self._words = table["word_embeddings.weight"]
-        self._places = table["position_embeddings.weight"] + table["token_type_embeddings.weight"][0]
-        self._norm = table["LayerNorm.weight"], table["LayerNorm.bias"]
+        words, places, types, scale, shift = (
+            weights(f"embeddings.{name}").detach()
+            for name in (
+                "word_embeddings.weight",
+                "position_embeddings.weight",
+                "token_type_embeddings.weight",
+                "LayerNorm.weight",
+                "LayerNorm.bias",
+            )
+        )
+        self._words, self._places, self._norm = words, places + types[0], (scale, shift)
         self._layers = [
             _Layer(weights, f"encoder.layer.{number}.", self._eps) for number in range(int(config["num_hidden_layers"]))
         ]
@@ -97,11 +108,12 @@ class BertEncoder:
         here = torch.arange(longest)
         real = here < lengths[:, None]
         whole = bool(real.all())
-        flat = torch.tensor([token for one in ids for token in one])
-        places = here.expand(count, longest)[real]
-        hidden = self._words[flat] + self._places[places]
+        flat = [token for one in ids for token in one]
+        spare = -len(flat) % _STEP if len(flat) <= _FEW_ROWS else 0
+        places = nn.functional.pad(here.expand(count, longest)[real], (0, spare))
+        hidden = self._words[torch.tensor(flat + [0] * spare)] + self._places[places]
         hidden = nn.functional.layer_norm(hidden, hidden.shape[1:], *self._norm, self._eps)
-        shape = _Shape(count, longest, self._heads, None if whole else real)
+        shape = _Shape(count, longest, self._heads, None if whole else real, spare)
         for layer in self._layers:
             hidden = layer(hidden, shape)
         padded = shape.padded(hidden)
@@ -111,31 +123,43 @@ class BertEncoder:
 
 
 class _Shape:
-    """Where the tokens of a batch stand: rows of one matrix, or places in padded texts."""
+    """Where the tokens of a batch stand: rows of one matrix, the last ones spare, or places in padded texts."""
 
-    def __init__(self, count: int, longest: int, heads: int, real: torch.Tensor | None) -> None:
+    def __init__(self, count: int, longest: int, heads: int, real: torch.Tensor | None, spare: int) -> None:
         self.count, self.longest, self.heads = count, longest, heads
-        self._rows = None if real is None else real.flatten().nonzero()[:, 0]
+        self._places = None if real is None else real.flatten().nonzero()[:, 0]
+        self._used = count * longest if self._places is None else len(self._places)
+        self._spare = spare
+        self._held: tuple[torch.Tensor, torch.Tensor] | None = None
         self.bias = None if real is None else torch.zeros(real.shape).masked_fill_(~real, _MASKED)[:, None, None]
 
     def padded(self, rows: torch.Tensor) -> torch.Tensor:
-        """(tokens, n) -> (count, longest, n), zeros in the padding."""
-        if self._rows is not None:
+        """(rows, n) -> (count, longest, n), zeros in the padding."""
+        if self._spare:
+            rows = rows[: self._used]
+        if self._places is not None:
             full = rows.new_zeros(self.count * self.longest, rows.shape[1])
-            full[self._rows] = rows
+            full[self._places] = rows
             rows = full
         return rows.view(self.count, self.longest, -1)
 
     def rows(self, padded: torch.Tensor) -> torch.Tensor:
-        """(count, longest, n) -> (tokens, n)."""
-        flat = padded.reshape(self.count * self.longest, -1)
-        return flat if self._rows is None else flat[self._rows]
+        """(count, longest, n) -> (rows, n)."""
+        if self._places is not None:
+            padded = padded.reshape(self.count * self.longest, -1)[self._places]
+        if not self._spare:
+            return padded.reshape(self._used, -1)
+        if self._held is None:
+            rows = padded.new_zeros(self._used + self._spare, padded.numel() // self._used)
+            self._held = rows, rows[: self._used].view(padded.shape)
+        self._held[1].copy_(padded)
+        return self._held[0]
 
 
 class _Layer:
-    def __init__(self, weights: Mapping[str, torch.Tensor], prefix: str, eps: float) -> None:
+    def __init__(self, weights: Callable[[str], torch.Tensor], prefix: str, eps: float) -> None:
         def of(name: str) -> tuple[torch.Tensor, torch.Tensor]:
-            return weights[f"{prefix}{name}.weight"].detach(), weights[f"{prefix}{name}.bias"].detach()
+            return weights(f"{prefix}{name}.weight").detach(), weights(f"{prefix}{name}.bias").detach()
 
         parts = [of(f"attention.self.{name}") for name in ("query", "key", "value")]
         self.dtype = parts[0][0].dtype
@@ -148,7 +172,8 @@ class _Layer:
     def __call__(self, hidden: torch.Tensor, shape: _Shape) -> torch.Tensor:
         inputs = shape.padded(self._inputs(hidden)).view(shape.count, shape.longest, 3, shape.heads, -1)
         # Copied into the order of the products below, which would otherwise each copy them for itself.
-        queries, keys, values = inputs.permute(2, 0, 3, 1, 4).contiguous().float()
+        ordered = inputs.permute(2, 0, 3, 1, 4)
+        queries, keys, values = torch.empty(ordered.shape).copy_(ordered)
         weights = torch.matmul(queries, keys.transpose(-1, -2)).mul_(queries.shape[-1] ** -0.5)
         if shape.bias is not None:
             weights += shape.bias
@@ -157,7 +182,7 @@ class _Layer:
         return self._normed(self._down(self._up(hidden)), hidden, 1)
 
     def _normed(self, found: torch.Tensor, before: torch.Tensor, number: int) -> torch.Tensor:
-        return nn.functional.layer_norm(found.float().add_(before), before.shape[1:], *self._norms[number], self._eps)
+        return nn.functional.layer_norm(before + found, before.shape[1:], *self._norms[number], self._eps)
 
 
 def _softmax(weights: torch.Tensor) -> torch.Tensor:
@@ -183,7 +208,7 @@ def fused(model: SentenceTransformer) -> BertEncoder | None:
             ids: list[list[int]] = tokenizer(texts, truncation=most is not None, max_length=most)["input_ids"]
             return ids
 
-        encoder = BertEncoder(bert.state_dict(), config, pooling == "mean", encode, model.prompts)
+        encoder = BertEncoder(bert.state_dict().__getitem__, config, pooling == "mean", encode, model.prompts)
         return encoder if _same(encoder, model) else None
     except (AttributeError, KeyError, TypeError, RuntimeError):
         return None  # another release may have other parts under these names: the general way is right everywhere
@@ -223,15 +248,30 @@ def read_bert(folder: Path, dtype: torch.dtype) -> BertEncoder | None:
         tokenizer.no_truncation()
         if most := settings.get("max_seq_length"):
             tokenizer.enable_truncation(most)
-        weights = {
-            name: one.to(dtype) if name.endswith((".dense.weight", ".dense.bias")) or ".self." in name else one.float()
-            for name, one in load_file(folder / "model.safetensors").items()
-        }
+        encoder = BertEncoder(
+            _weights(folder / "model.safetensors", dtype),
+            config,
+            way == "mean",
+            lambda texts: [one.ids for one in tokenizer.encode_batch(texts)],
+            prompts,
+        )
     except Exception:  # noqa: BLE001  (`tokenizers` raises no narrower one; the library will say what is wrong)
         return None
-    return BertEncoder(
-        weights, config, way == "mean", lambda texts: [one.ids for one in tokenizer.encode_batch(texts)], prompts
-    )
+    return encoder
+
+
+def _weights(path: Path, dtype: torch.dtype) -> Callable[[str], torch.Tensor]:
+    """The weights in a file, each read when it is asked for: no more than one is held in two formats at once."""
+
+    def read(name: str) -> torch.Tensor:
+        with safe_open(path, "pt") as file:
+            one: torch.Tensor = file.get_tensor(name)
+        if name.endswith((".dense.weight", ".dense.bias")) or ".self." in name:
+            return one.to(dtype)
+        # Of the largest table a question takes a few rows: it stays in the file.
+        return one.float() if "word_embeddings" in name else one.float().clone()
+
+    return read
 
 
 def _is_plain(names: Sequence[str], config: Mapping[str, Any], pooling: str) -> bool:
