@@ -133,7 +133,7 @@ class DenseIndex:
         """Search on this device, if it is a GPU that has FAISS and room; whole vectors are kept there in float16."""
         self._gpu = to_gpu(import_faiss(), self._index, device, half=True)
 
-    def vectors(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Vectors:
+    def vectors(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Vectors:
         """The vectors of these rows, (len(rows), dimension), as near as the index keeps them."""
         found: Vectors = self._index.reconstruct_batch(np.asarray(rows, np.int64))
         return found

@@ -209,17 +209,17 @@ class Retriever:
             count: how many to read.
         """
         rows = np.array(sorted({row for found in lists for row in found} | exact), np.uint32)
-        rows = rows[~np.isin(rows, list(without))]
-        cosines, coverage = self._dense.vectors(rows.tolist()) @ vector, self._lexical.coverage(words, rows)
-        ranks = fuse.reciprocal_rank(lists, rows.tolist())
-        unread = cosines + coverage if fusion == "weighted" else ranks
-        unread[np.isin(rows, list(exact))] = np.inf
+        if without:
+            rows = rows[~np.isin(rows, list(without))]
+        cosines, coverage = self._dense.vectors(rows) @ vector, self._lexical.coverage(words, rows)
+        known = cosines + coverage if fusion == "weighted" else fuse.reciprocal_rank(lists, rows.tolist())
+        order = np.lexsort((rows, -known, ~np.isin(rows, list(exact)))) if exact else np.lexsort((rows, -known))
         candidates = []
-        for place in np.lexsort((rows, -unread))[: max(count, len(exact))].tolist():
+        for place in order[: max(count, len(exact))].tolist():
             row, product = int(rows[place]), self._store[int(rows[place])]
             forth, back = overlaps(subject, product.title)
             cosine, covered = float(cosines[place]), float(coverage[place])
-            score = float(ranks[place]) if fusion != "weighted" else fuse.weighted((cosine, covered, forth, back))
+            score = float(known[place]) if fusion != "weighted" else fuse.weighted((cosine, covered, forth, back))
             score = 1.0 if row in exact else max(0.0, min(0.9999, score))
             candidates.append(Candidate(product, row, score, cosine, forth, row in exact, back, covered))
         return sorted(candidates, key=lambda c: (-c.score, c.product.id))

@@ -51,9 +51,13 @@ def _without_accents(text: str) -> str:
 
 def trigrams(text: str) -> frozenset[str]:
     """The character trigrams of the folded words, each word padded by one blank on either side."""
-    padded = f" {fold(text)} "
-    # Those around a letter: around a blank are those that begin in one word and end in the next.
-    return frozenset([padded[i - 1 : i + 2] for i in range(1, len(padded) - 1) if padded[i] != " "])
+    return frozenset().union(*map(_word_trigrams, fold(text).split()))
+
+
+# Titles that are compared with one question share most of their words.
+@functools.lru_cache(maxsize=8192)
+def _word_trigrams(word: str) -> frozenset[str]:
+    return frozenset(f" {word} "[i : i + 3] for i in range(len(word)))
 
 
 # A question is compared with many titles, one after the other.
