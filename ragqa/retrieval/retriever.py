@@ -26,8 +26,8 @@ from ragqa.settings import Fusion, Lexical
 # measured to give the same first products as 100, on questions that nothing is reported of, in two thirds of the time.
 _DEPTH: Final = 100
 _LEXICAL_DEPTH: Final = 30
-# How many of them, best by what is known without reading them, are read: their trigrams are compared.
-_READ: Final = 30
+# How many of them, best by what is known without reading them, are read: their trigrams are compared. Measured likewise.
+_READ: Final = 20
 # Questions whose candidates are held at once, to be reranked together.
 _BLOCK: Final = 256
 # From this share of a question's trigrams in a title on, the title has all its words, give or take a plural.
