@@ -36,6 +36,7 @@ _SHIFT: Final = np.uint64(60)
 _ENTRY: Final = np.dtype([("term", "<u8"), ("row", "<u4"), ("count", "u1")])
 _FOOTER: Final = struct.Struct("<8sQQQQQ")
 _MAGIC: Final = b"ragqa-p3"
+_MOST_IN_TWO_BYTES: Final = 1 << 16
 _MOST_COUNTED: Final = 255  # one that a text has more often counts as this many
 
 Rows = npt.NDArray[np.uint32]
@@ -300,7 +301,7 @@ def _without_common(lists: _Lists, limit: float) -> _Lists:
 
 def _width(pairs: int) -> int:
     """The bytes that it takes to say which of so many pairs one is."""
-    return 2 if pairs <= 1 << 16 else 4
+    return 2 if pairs <= _MOST_IN_TWO_BYTES else 4
 
 
 def _saturation(counts: Counts, lengths: npt.NDArray[np.uint32], average: float) -> Scores:

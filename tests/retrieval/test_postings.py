@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ragqa.errors import IndexDamagedError
 from ragqa.files import HashingFile
+from ragqa.retrieval import postings as postings_module
 from ragqa.retrieval.postings import K1, B, Postings, PostingsWriter, term_hash
 
 Texts = list[list[str]]
@@ -112,6 +113,25 @@ def test_lengths_and_counts_are_those_of_the_texts_and_a_count_of_255_stands_for
     expected = np.log(4 / 2) * often * (K1 + 1) / (often + K1 * (1 - B + B * lengths / 101))
     np.testing.assert_allclose(scores(postings, place), expected, rtol=1e-6)
     np.testing.assert_allclose(postings.most[place], max(expected), rtol=1e-6)
+
+
+def test_many_pairs_of_count_and_length_take_four_bytes_and_give_the_same_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [["w"] * (n % 9 + 1) + ["x"] * (n % 7) + ["all"] for n in range(200)]
+    few = Postings.load(built(tmp_path, "few", texts))
+    assert few.pairs.dtype == np.uint16
+    assert len(few.counts) < 200
+    monkeypatch.setattr(postings_module, "_MOST_IN_TWO_BYTES", 10)
+    many = Postings.load(built(tmp_path, "many", texts))
+    assert many.pairs.dtype == np.uint32
+    for term in ("w", "x", "all"):
+        one, other = few.find(term), many.find(term)
+        assert one is not None
+        assert other is not None
+        np.testing.assert_array_equal(scores(few, one), scores(many, other))
+    again = updated(tmp_path, "again", tmp_path / "many", list(range(100)), texts[100:])
+    assert again.read_bytes() == (tmp_path / "many").read_bytes()
 
 
 def test_a_term_that_no_row_has_any_more_is_forgotten(tmp_path: Path) -> None:
