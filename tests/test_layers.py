@@ -35,11 +35,11 @@ STEPS = {
     "models": ["source", "packaged", "device", "precision", "load"],
     "catalogue": ["columns", "formats", "read", "clean", "store", "export"],
     "retrieval": [
-        "text", "question", "bert", "embed", "gpu", "dense", "rows", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",
+        "text", "question", "bert", "embed", "int8", "gpu", "dense", "rows", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",
         "rerank", "retriever",
     ],
     "index": [
-        "lock", "storage", "embedder", "blocks", "recipe", "tune", "vectors", "build", "changes", "update",
+        "lock", "storage", "embedder", "blocks", "recipe", "tune", "quantise", "vectors", "build", "changes", "update",
     ],
     "generation": ["prompt", "choice", "adapter", "decode"],
     "training": [

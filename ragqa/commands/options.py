@@ -82,9 +82,9 @@ def given(chosen: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(chosen, name, None)) is not None}
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """--device and --dtype."""
+def add_device(parser: argparse.ArgumentParser, further: str = "") -> None:
+    """--device and --dtype, with `further` formats in its help."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument(
-        "--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto, the fastest here)"
+        "--dtype", default="auto", help=f"auto, float32, bfloat16 or float16{further} (default: auto, the fastest here)"
     )

@@ -23,6 +23,7 @@ from ragqa.errors import InputError
 from ragqa.files import HashingFile, sha256_of, storage_errors, write_json
 from ragqa.index.blocks import SIZE, Blocks
 from ragqa.index.lock import writing_lock
+from ragqa.index.quantise import FORMAT, check, quantised, usual_format
 from ragqa.index.recipe import Budgets, Plan, plan
 from ragqa.index.storage import (
     CLEANING,
@@ -74,7 +75,8 @@ def build_index(
         out: the index folder, for example ``indexes/demo``. Readers see the old index until the new one
             is whole.
         embedder: a sentence-transformers model: a Hub id or a local folder.
-        device, dtype: where and in which number format titles are embedded.
+        device, dtype: where and in which number format titles are embedded; besides those of `ragqa.models.choose_dtype`
+            there is "int8", for BERT encoders on a CPU, see `ragqa.retrieval.int8`. Its loss is in the manifest.
         options: columns, encoding, what to do with malformed rows.
         cleaning: how texts are cleaned.
         limit: take only this many products.
@@ -88,7 +90,8 @@ def build_index(
 
     Raises:
         InputError: the catalogue cannot be used, or the budgets cannot be kept.
-        ModelError: the embedder cannot be found or loaded.
+        ModelError: the embedder cannot be found or loaded, or not in this format.
+        MissingDependencyError: what the format needs is not installed.
         StorageError, BusyError: `out` cannot be written, or another process is writing there.
     """
     if limit is not None and limit < 1:
@@ -98,16 +101,19 @@ def build_index(
     settings = cleaning or CleaningSettings()
     catalogue = Catalogue(source, options)
     import_faiss()
-    model, model_source = models.load_embedder(embedder, device, dtype)
+    model, model_source = models.load_embedder(embedder, device, usual_format(dtype, device))
     encoder = SentenceEmbedder(model)
-    say(f"embedder {model_source}, {encoder.device}, {encoder.dtype}")
+    in_format = FORMAT if dtype == FORMAT else encoder.dtype
+    if in_format == FORMAT:
+        check(encoder)
+    say(f"embedder {model_source}, {encoder.device}, {in_format}")
     budgets = budgets or Budgets()
     plan(0, encoder.dimension, recipe)  # a recipe that there is not, is refused before anything is read
     new = not path.exists()
     with writing_lock(path):
         try:
             partial = path / ".partial"
-            embedded_by = model_source.to_dict() | {"dtype": encoder.dtype, "fused": encoder.fused}
+            embedded_by = model_source.to_dict() | {"dtype": in_format, "fused": encoder.fused}
             key = {
                 "format_version": FORMAT_VERSION,
                 "cleaning": settings.to_dict(),
@@ -123,9 +129,13 @@ def build_index(
             generation = partial / _GENERATION
             store = ProductStore(generation / PRODUCTS)
             planned = plan(len(store), encoder.dimension, recipe, budgets)
-            say(f"{planned.line()}; while building, {_building(planned, encoder.dimension) / 1e6:,.0f} MB more")
+            say(f"{planned.line()}; while building, {_building(planned, len(store), encoder) / 1e6:,.0f} MB more")
             blocks = Blocks(partial, len(store), encoder.dimension)
-            blocks.embed(store, encoder)
+            embedding: Embedder = encoder
+            if in_format == FORMAT:
+                embedding, loss = quantised(embedder, encoder, store, partial, seed)
+                embedded_by = embedded_by | {"loss": loss.to_dict()}
+            blocks.embed(store, embedding)
             clock.stage("embed")
             index = build_dense(blocks, planned, len(store), encoder.dimension, seed, clock, encoder.device)
             asked = [store[row] for row in sampled(len(store), seed)]
@@ -206,9 +216,10 @@ def _clean(
     return done.to_dict()
 
 
-def _building(planned: Plan, dimension: int) -> int:
-    """Bytes of vectors held while an index is trained, and a block of them."""
-    return 4 * dimension * (planned.sample + SIZE)
+def _building(planned: Plan, count: int, encoder: SentenceEmbedder) -> int:
+    """Bytes of vectors held while an index is trained, and a block of them; a graph made on a GPU takes all at once."""
+    at_once = count if planned.recipe == "cagra" and encoder.device.startswith("cuda") else planned.sample
+    return 4 * encoder.dimension * (at_once + SIZE)
 
 
 def _dense_entry(planned: Plan, tuned: Tuned, seconds: dict[str, float], size: int) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from ragqa.files import HashingFile, copy_file, storage_errors, write_json
 from ragqa.index.changes import Changes, Comparison
 from ragqa.index.embedder import own_embedder
 from ragqa.index.lock import writing_lock
+from ragqa.index.quantise import FORMAT
 from ragqa.index.storage import (
     CLEANING,
     CONFIDENCE,
@@ -217,6 +218,8 @@ def _check_deletions(changes: Changes, count: int, cleaning: CleaningReport, man
 
 def _own_encoder(old: ProductIndex, path: Path, embedder: str | None, device: str, dtype: str) -> Embedder:
     dtype = old.manifest["embedder"].get("dtype", dtype) if dtype == "auto" else dtype
+    if dtype == FORMAT:  # made for a whole catalogue; a few titles are embedded as questions are
+        dtype = "auto"
     encoder, source = own_embedder(old, path, embedder, device, dtype)
     say(f"embedder {source}, {encoder.device}, {encoder.dtype}")
     return encoder

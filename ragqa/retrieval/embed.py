@@ -66,6 +66,11 @@ class SentenceEmbedder:
         self._tokens = _TOKENS.get(self.device.partition(":")[0], _TOKENS["cpu"])
 
     @property
+    def bert(self) -> BertEncoder | None:
+        """The model as a `BertEncoder`, if it is one."""
+        return self._fused
+
+    @property
     def fused(self) -> bool:
         """Whether the model is a `BertEncoder`, which `read_bert` can read from its files."""
         return self._fused is not None
@@ -93,7 +98,7 @@ class SentenceEmbedder:
         batches = like_lengths(lengths, self._tokens)
         workers = _cores() if self.device == "cpu" and len(batches) >= _FEW else 1
         if workers > 1:
-            _each_core(embed, batches, workers)
+            each_core(embed, batches, workers)
         else:
             for rows in batches:
                 embed(rows)
@@ -150,7 +155,7 @@ def _cores() -> int:
     return torch.get_num_threads()
 
 
-def _each_core(work: Callable[[Sequence[int]], None], batches: Sequence[Sequence[int]], workers: int) -> None:
+def each_core(work: Callable[[Sequence[int]], None], batches: Sequence[Sequence[int]], workers: int) -> None:
     """Do the work on all batches, each on one core."""
     import torch
 
