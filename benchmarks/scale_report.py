@@ -343,4 +343,4 @@ def _times(found: Sequence[float]) -> str:
 
 
 def _range(values: Sequence[float], digits: int = 1) -> str:
-    return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+    return f"{statistics.median(values):,.{digits}f} [{min(values):,.{digits}f}, {max(values):,.{digits}f}]"
