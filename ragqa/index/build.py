@@ -113,7 +113,7 @@ def build_index(
     with writing_lock(path):
         try:
             partial = path / ".partial"
-            embedded_by = model_source.to_dict() | {"dtype": in_format, "fused": encoder.fused}
+            embedded_by = model_source.to_dict() | {"dtype": in_format, "fused": encoder.bert is not None}
             key = {
                 "format_version": FORMAT_VERSION,
                 "cleaning": settings.to_dict(),

@@ -67,13 +67,8 @@ class SentenceEmbedder:
 
     @property
     def bert(self) -> BertEncoder | None:
-        """The model as a `BertEncoder`, if it is one."""
+        """The model as a `BertEncoder`, which `read_bert` can read from its files, if it is one."""
         return self._fused
-
-    @property
-    def fused(self) -> bool:
-        """Whether the model is a `BertEncoder`, which `read_bert` can read from its files."""
-        return self._fused is not None
 
     @property
     def dimension(self) -> int:

@@ -63,8 +63,6 @@ class Int8Embedder:
         path: what `quantise` wrote of the same model.
     """
 
-    device, dtype, fused = "cpu", "int8", True
-
     def __init__(self, encoder: SentenceEmbedder, path: Path) -> None:
         openvino, _ = import_openvino()
         self._bert, self._encoder = bert_of(encoder), encoder
