@@ -116,7 +116,7 @@ def measure(index: Path, name: str, examples: int) -> dict[str, Any]:
     """Train one setting and ask it the validation questions."""
     import torch
 
-    from ragqa.generation.decode import Generator
+    from ragqa.generation.generator import Generator
     from ragqa.training import fine_tune
     from ragqa.training.contexts import make_contexts
     from ragqa.training.examples import make_examples

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import threading
 import time
+from collections.abc import Generator as Pieces
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ragqa import models
-from ragqa.errors import InputError, ModelError
+from ragqa.errors import InputError
 from ragqa.generation.adapter import Adapter, read_adapter
-from ragqa.generation.choice import MOST
-from ragqa.generation.decode import Draft, Generator, copied
-from ragqa.generation.prompt import Prompt, PromptBuilder, PromptTemplate
+from ragqa.generation.generator import Generator
+from ragqa.generation.opening import open_generator
+from ragqa.generation.prompt import Prompt, PromptTemplate
+from ragqa.generation.server import Server
+from ragqa.generation.sources import Written
+from ragqa.generation.writer import Writer
 from ragqa.index.embedder import own_embedder
 from ragqa.index.storage import ProductIndex, Verify, open_index
 from ragqa.progress import say
@@ -24,8 +29,9 @@ from ragqa.replies import ABSTENTIONS, SEVERAL, abstention, reply
 from ragqa.retrieval.embed import Embedder
 from ragqa.retrieval.rerank import CrossEncoderReranker, Reranker
 from ragqa.retrieval.retriever import Retriever
-from ragqa.saved import SAVED, read_saved, save
+from ragqa.saved import SAVED, push, read_saved, save
 from ragqa.settings import AnswerSettings
+from ragqa.streams import AnswerStream
 
 __all__ = ["ABSTENTIONS", "SEVERAL", "Answerer"]
 
@@ -49,6 +55,7 @@ class Answerer:
         device: str = "auto",
         dtype: str = "auto",
         settings: AnswerSettings | None = None,
+        server: Server | None = None,
     ) -> None:
         self.index = index
         # How the adapter, or the model one was merged into, wants to be asked.
@@ -60,10 +67,11 @@ class Answerer:
         self._generator_name, self._adapter = generator, adapter
         self.reranker_name = reranker
         self.reranker_source: models.ModelSource | None = None
-        self._device, self._dtype = device, dtype
+        self._device, self._dtype, self._server = device, dtype, server
         self._generator: Generator | None = None
         self._reranker: Reranker | None = None
         self._loading = threading.Lock()
+        self._writer = Writer(self.trained, foreign=adapter is not None and self.trained is None)
 
     @classmethod
     def from_pretrained(
@@ -78,6 +86,8 @@ class Answerer:
         dtype: str = "auto",
         settings: AnswerSettings | None = None,
         verify: Verify = "auto",
+        server: str | Server | None = None,
+        server_model: str | None = None,
     ) -> Answerer:
         """Open an index, a saved Answerer, or one on the Hub.
 
@@ -92,12 +102,15 @@ class Answerer:
             device, dtype: "auto", or as in ``--device`` and ``--dtype``.
             settings: how questions are answered; None takes what the adapter was trained with, or the defaults.
             verify: how thoroughly the index is checked, see `ragqa.open_index`.
+            server: address of an OpenAI-compatible API that runs the generator; here its tokenizer alone is loaded.
+            server_model: the server's name for the model, or the adapter; None takes the only one it has.
 
         Raises:
             IndexNotFoundError, IndexMismatchError, IndexDamagedError: the index cannot be used.
             ModelError: the embedder cannot be found, or the adapter was trained with another prompt template. (Generator
                 and reranker are loaded when first needed.)
         """
+        server = Server(server, server_model) if isinstance(server, str) else server
         folder = Path(path)
         if not folder.exists() and models.is_hub_id(str(path)):
             folder = models.fetch_folder(str(path))
@@ -129,6 +142,7 @@ class Answerer:
             device=device,
             dtype=dtype,
             settings=settings,
+            server=server,
         )
 
     @property
@@ -136,26 +150,19 @@ class Answerer:
         """The generator, loaded on first use.
 
         Raises:
-            ModelError: it cannot be found or loaded.
+            ModelError, ServerError: it cannot be found or loaded.
         """
         with self._loading:
             if self._generator is None:
-                try:
-                    model, tokenizer, source = models.load_generator(
-                        self._generator_name, self._device, self._dtype, adapter=self._adapter
-                    )
-                except ModelError as error:
-                    if self.trained is None or self.trained.merged:
-                        raise
-                    raise ModelError(
-                        f"{error} (the base model {self._adapter} was trained on is {self.trained.base['name']}; if it "
-                        "moved, name it with --generator)"
-                    ) from error
-                if self.trained and not self.trained.merged:
-                    self.trained.check_base(source)
-                say(f"generator {source}, {models.describe(model)}")
-                choice = self.trained.choice if self.trained and self.trained.mode == "retrieval" else None
-                self._generator, self.generator_source = Generator(model, tokenizer, choice), source
+                self._generator, self.generator_source = open_generator(
+                    self._generator_name,
+                    self._device,
+                    self._dtype,
+                    adapter=self._adapter,
+                    trained=self.trained,
+                    choice=self._writer.choice,
+                    server=self._server,
+                )
             return self._generator
 
     @property
@@ -189,9 +196,17 @@ class Answerer:
         """Answer questions, in their order; prompts are read in batches of like length."""
         if isinstance(questions, str):
             raise InputError("ask_many takes a list of questions; for one question call ask")
-        use = AnswerSettings.from_dict(self.settings.to_dict() | settings) if settings else self.settings
-        started = time.perf_counter()
-        least, load = self._least(use), {}
+        use = self._settings(settings)
+        found, share = self._retrieved(questions, use)
+        return self._answer(found, use, share)
+
+    def _settings(self, changed: dict[str, Any]) -> AnswerSettings:
+        return AnswerSettings.from_dict(self.settings.to_dict() | changed) if changed else self.settings
+
+    def _retrieved(self, questions: Sequence[str], use: AnswerSettings) -> tuple[list[Retrieval], dict[str, float]]:
+        """What is found for questions, and the seconds of each stage for one of them."""
+        self._least(use)  # settings that cannot be are told first
+        started, load = time.perf_counter(), {}
         if use.rerank_depth and self._reranker is None and self.reranker is not None:
             load["load"] = (time.perf_counter() - started) / max(len(questions), 1)
             started = time.perf_counter()
@@ -205,7 +220,41 @@ class Answerer:
             rerank_depth=use.rerank_depth,
         )
         retrieve = (time.perf_counter() - started) / max(len(questions), 1)
-        return self._answer(found, use, least, {"retrieve": retrieve} | load)
+        return found, {"retrieve": retrieve} | load
+
+    async def aask(self, question: str, **settings: Any) -> Answer:
+        """`ask`, in a thread of its own: the event loop is not kept waiting."""
+        return await asyncio.to_thread(self.ask, question, **settings)
+
+    def stream(self, question: str, **settings: Any) -> AnswerStream:
+        """The answer to one question, in pieces as its tokens are verified.
+
+        Extractive answers, and that there is none, are one piece; so is what a model writes that cannot be drafted for.
+
+        Args: see `ask`; errors are raised with the first piece.
+        """
+        return AnswerStream(self._stream(question, settings))
+
+    astream = stream
+
+    def _stream(self, question: str, settings: dict[str, Any]) -> Pieces[str, None, Answer]:
+        use = self._settings(settings)
+        found, share = self._retrieved([question], use)
+        if not self._writer.is_free(use) or not self._answerable(found[0], use):
+            answer = self._answer(found, use, share)[0]
+            yield answer.text
+            return answer
+        share |= self._loaded(1)
+        started, given = time.perf_counter(), False
+        pieces = self._writer.stream(self.generator, found[0], use, self._least(use))
+        while isinstance(piece := next(pieces), str):
+            given = True
+            yield piece
+        told = share | {"generate": time.perf_counter() - started}
+        answer = self._replied(abstention(found[0], use, share), found[0], use, piece, told)
+        if not given:
+            yield answer.text
+        return answer
 
     def answer(self, found: Sequence[Retrieval], **settings: Any) -> list[Answer]:
         """Answer questions from candidates that were retrieved before; for evaluation.
@@ -214,77 +263,54 @@ class Answerer:
             found: as `self.retriever.retrieve` gives them.
             settings: overrides of `AnswerSettings`.
         """
-        use = AnswerSettings.from_dict(self.settings.to_dict() | settings) if settings else self.settings
-        return self._answer(found, use, self._least(use), {"retrieve": 0.0})
+        return self._answer(found, self._settings(settings), {"retrieve": 0.0})
 
     def _least(self, use: AnswerSettings) -> float:
         """The probability below which nothing is answered."""
         if use.precision is None:
             return use.min_confidence
         # An adapter's own probability is calibrated: of answers that are all surer than this, at least so many are right.
-        return use.precision if self._mode() == "retrieval" else self.index.confidence.threshold(use.precision)
+        return use.precision if self._writer.judges else self.index.confidence.threshold(use.precision)
 
-    def _answer(
-        self, found: Sequence[Retrieval], use: AnswerSettings, least: float, share: dict[str, float]
-    ) -> list[Answer]:
-        judges = self._mode() == "retrieval"  # the adapter judges candidates itself
-        answerable = [i for i, r in enumerate(found) if (r.candidates if judges else r.confidence >= least)]
+    def _answerable(self, found: Retrieval, use: AnswerSettings) -> bool:
+        if self._writer.judges:
+            return bool(found.candidates)  # the adapter judges candidates itself
+        return found.confidence >= self._least(use)
+
+    def _loaded(self, count: int) -> dict[str, float]:
+        """The seconds of loading the generator for one of so many questions; empty where it was there."""
+        if self._generator is not None:
+            return {}
         started = time.perf_counter()
-        if answerable and self._generator is None and use.decoding != "copy":
-            _ = self.generator
-            share["load"] = share.get("load", 0.0) + (time.perf_counter() - started) / len(found)
+        _ = self.generator
+        return {"load": (time.perf_counter() - started) / count}
+
+    def _answer(self, found: Sequence[Retrieval], use: AnswerSettings, share: dict[str, float]) -> list[Answer]:
+        answerable = [i for i, r in enumerate(found) if self._answerable(r, use)]
+        if answerable and use.decoding != "copy":
+            took = self._loaded(len(found))
+            share |= {stage: share.get(stage, 0.0) + seconds for stage, seconds in took.items()}
         loaded = time.perf_counter()
-        written = self._write([found[i] for i in answerable], use)
+        written = self._writer.write(lambda: self.generator, [found[i] for i in answerable], use)
         generate = (time.perf_counter() - loaded) / max(len(answerable), 1)
         answers = [abstention(r, use, share) for r in found]
-        for i, (prompt, draft) in zip(answerable, written, strict=True):
-            if draft.confidence is not None and draft.confidence < least:
-                answers[i] = replace(answers[i], confidence=round(draft.confidence, 4), prompt=prompt.text)
-                continue
-            told = share | {"generate": generate}
-            answers[i] = reply(answers[i], found[i], use.top_k, (prompt, draft), told)
+        for i, one in zip(answerable, written, strict=True):
+            answers[i] = self._replied(answers[i], found[i], use, one, share | {"generate": generate})
         return answers
 
-    def _write(self, found: Sequence[Retrieval], use: AnswerSettings) -> list[tuple[Prompt, Draft]]:
-        """Prompts and answers, in order; computed in batches of like length."""
-        if not found:
-            return []
-        if use.decoding == "copy":
-            choice = self.trained.choice if self.trained and self._mode() == "retrieval" else None
-            return [copied(r, min(use.context_products, MOST), choice) for r in found]
-        generator = self.generator
-        builder = self._builder(generator, use, self.trained.template if self.trained else None)
-        plain = self._mode() == "plain"
-        shown = 0 if plain else min(use.context_products, MOST) if generator.choice else use.context_products
-        prompts = [builder.build(r.question, r.candidates[:shown]) for r in found]
-        foreign = self._adapter is not None and self.trained is None
-        free = use.decoding == "free" or plain or (use.decoding == "auto" and foreign)
-        write = generator.free if free else generator.extractive
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
-        drafts: dict[int, Draft] = {}
-        for start in range(0, len(order), use.batch_size):
-            rows = order[start : start + use.batch_size]
-            written = write([prompts[i] for i in rows], use.max_new_tokens, [found[i] for i in rows])
-            drafts |= zip(rows, written, strict=True)
-        return [(prompt, drafts[i]) for i, prompt in enumerate(prompts)]
-
-    def _mode(self) -> str:
-        """How an adapter of ragqa's is asked: "plain" or "retrieval"; "" where there is none."""
-        return self.trained.mode if self.trained else ""
-
-    @staticmethod
-    def _builder(generator: Generator, use: AnswerSettings, template: PromptTemplate | None) -> PromptBuilder:
-        limit = use.context_tokens
-        if generator.max_positions is not None:
-            # An adapter's number, its bracket and the end stand beside the text.
-            beside = 4 if generator.choice else 0
-            limit = min(limit, generator.max_positions - use.max_new_tokens - beside)
-        if limit < 64:
-            raise ModelError(
-                f"the generator reads {generator.max_positions} tokens, which leaves {limit} for the prompt besides "
-                f"{use.max_new_tokens} for the answer; lower --max-new-tokens, or choose another generator"
-            )
-        return PromptBuilder(generator.tokenizer, template, max_tokens=limit)
+    def _replied(
+        self,
+        abstained: Answer,
+        found: Retrieval,
+        use: AnswerSettings,
+        written: tuple[Prompt, Written],
+        timings: dict[str, float],
+    ) -> Answer:
+        """What was written, or that nothing is sure enough."""
+        sure = written[1].confidence
+        if sure is not None and sure < self._least(use):
+            return replace(abstained, confidence=round(sure, 4), prompt=written[0].text)
+        return reply(abstained, found, use.top_k, written, timings)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save everything that answering needs: index, embedder, generator, adapter, reranker, settings.
@@ -312,21 +338,10 @@ class Answerer:
         )
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Save to the Hub as a model repository; `from_pretrained(repo_id)` opens it.
-
-        Returns:
-            The address of the commit.
-        """
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=token)
+        """Save to the Hub as a model repository, which `from_pretrained(repo_id)` opens; gives the commit's address."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "answerer")
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            commit = api.upload_folder(
-                repo_id=repo_id, folder_path=Path(folder) / "answerer", commit_message="Save a ragqa Answerer"
-            )
-        return str(commit.commit_url)
+            return push(Path(folder) / "answerer", repo_id, private, token)
 
 
 def _as_trained(trained: Adapter | None) -> AnswerSettings:

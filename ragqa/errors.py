@@ -7,6 +7,7 @@
     │   ├── CatalogueError         a catalogue cannot be read, or holds nothing usable
     │   └── QuestionError          a question is empty or too long
     ├── ModelError                 a model is unknown, unreachable or unfit
+    ├── ServerError                a server that runs the generator does not answer as it should
     ├── ProductIndexError          a product index on disk
     │   ├── IndexNotFoundError     no index there, or none finished
     │   ├── IndexMismatchError     made by another format version or another embedder
@@ -40,6 +41,10 @@ class QuestionError(InputError):
 
 class ModelError(RagqaError):
     """A model is unknown, unreachable or unfit for its use."""
+
+
+class ServerError(RagqaError):
+    """A server that runs the generator cannot be reached, refuses, fails, or answers nonsense."""
 
 
 class ProductIndexError(RagqaError):

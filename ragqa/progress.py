@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -69,3 +71,13 @@ class StageClock:
     def seconds(self) -> dict[str, float]:
         """Those of all stages so far, and in all."""
         return self._seconds | {"total": round(time.perf_counter() - self._started, 3)}
+
+
+def since_start() -> float | None:
+    """Seconds since the system made this process, before Python began; None where it does not tell (outside Linux)."""
+    try:
+        # What comes after the program's name, which may hold blanks; the 22nd field is when it was made, in ticks.
+        made = int(Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - made / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        return None

@@ -82,6 +82,25 @@ class Retrieval:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A part of an answer's text, and where it was copied from.
+
+    Attributes:
+        start, stop: its characters in the text, the last one excluded.
+        source: id of the product whose description has it; None where no source has it.
+        source_start, source_stop: its characters in that description; None without a source.
+        probability: geometric mean of the probabilities that the model gave its tokens, where it was asked; else None.
+    """
+
+    start: int
+    stop: int
+    source: str | None
+    source_start: int | None
+    source_stop: int | None
+    probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """A product that an answer rests on, or that came near.
 
@@ -111,6 +130,8 @@ class Answer:
         timings: seconds by stage: "retrieve" (with reranking), "load" (of reranker and generator, the first time),
             "generate", "total"; for a batch, the batch's share.
         prompt: the text the generator was given, "" when it was not asked.
+        spans: which parts of the text were copied from which product; they cover it from end to end. Empty where
+            that was not looked for.
     """
 
     question: str
@@ -122,7 +143,18 @@ class Answer:
     language: Language = "en"
     timings: dict[str, float] = field(default_factory=dict)
     prompt: str = ""
+    spans: tuple[Span, ...] = ()
+
+    @property
+    def grounded(self) -> float:
+        """Share of the text's characters, white space apart, that stand in spans with a source; 0.0 without text."""
+        copied = sum(_visible(self.text[span.start : span.stop]) for span in self.spans if span.source is not None)
+        return copied / max(_visible(self.text), 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary of all fields."""
-        return asdict(self)
+        """A JSON-ready dictionary of all fields, and `grounded` rounded to four digits."""
+        return asdict(self) | {"grounded": round(self.grounded, 4)}
+
+
+def _visible(text: str) -> int:
+    return sum(map(len, text.split()))

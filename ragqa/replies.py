@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from ragqa.generation.decode import Draft
 from ragqa.generation.prompt import Prompt
-from ragqa.records import Answer, Candidate, Language, Retrieval, Source
+from ragqa.generation.provenance import spans
+from ragqa.generation.sources import Written
+from ragqa.records import Answer, Candidate, Language, Retrieval, Source, Span
 from ragqa.settings import AnswerSettings
 
 SEVERAL: Final[dict[Language, str]] = {
@@ -52,7 +54,7 @@ def abstention(found: Retrieval, use: AnswerSettings, timings: dict[str, float])
 
 
 def reply(
-    abstained: Answer, found: Retrieval, top_k: int, written: tuple[Prompt, Draft], timings: dict[str, float]
+    abstained: Answer, found: Retrieval, top_k: int, written: tuple[Prompt, Written], timings: dict[str, float]
 ) -> Answer:
     """The answer that was written, with its sources.
 
@@ -63,21 +65,34 @@ def reply(
         written: what the generator was given, and what came of it.
         timings: seconds by stage, all of them.
     """
-    prompt, draft = written
-    cited = prompt.shown[draft.chosen].candidate if draft.chosen is not None else None
-    if cited is None and prompt.shown:
-        cited = next((c for c in found.candidates if draft.text and draft.text in c.product.description), None)
+    prompt, answer = written
+    cited = prompt.shown[answer.chosen].candidate if answer.chosen is not None else None
+    shown = [s.candidate.product for s in prompt.shown]
+    copied = spans(answer.text, shown, cited.product.id if cited else None, answer.log_probs)
+    if cited is None:
+        most = _most_copied(answer.text, copied)
+        cited = next((c for c in found.candidates if c.product.id == most), None)
     # What was cited is always among the sources, also where top_k is smaller than the context.
     listed = list(found.candidates[:top_k])
     if cited is not None and cited not in listed:
         listed[-1] = cited
     return replace(
         abstained,
-        text=draft.text,
+        text=answer.text,
         sources=_sources(listed, cited),
         abstained=False,
         several=False,
-        confidence=round(draft.confidence, 4) if draft.confidence is not None else abstained.confidence,
+        confidence=round(answer.confidence, 4) if answer.confidence is not None else abstained.confidence,
         timings=timings | {"total": sum(timings.values())},
         prompt=prompt.text,
+        spans=copied,
     )
+
+
+def _most_copied(text: str, copied: Sequence[Span]) -> str | None:
+    """The product that more than half of a text was copied from."""
+    lengths: Counter[str] = Counter()
+    for span in copied:
+        if span.source is not None:
+            lengths[span.source] += span.stop - span.start
+    return next((source for source, length in lengths.most_common(1) if 2 * length > len(text)), None)

@@ -88,3 +88,13 @@ def read_saved(file: Path) -> dict[str, Any]:
     if version != _FORMAT:
         raise IndexMismatchError(f"{file}: saved in format {version!r}; this ragqa reads format {_FORMAT}")
     return dict(saved)
+
+
+def push(folder: Path, repo_id: str, private: bool, token: str | None) -> str:
+    """Upload a saved Answerer as a model repository of the Hub; gives the commit's address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Save a ragqa Answerer")
+    return str(commit.commit_url)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 from ragqa.errors import InputError
 
 Decoding = Literal["auto", "extractive", "free", "copy"]
 Fusion = Literal["weighted", "reciprocal-rank"]
 Lexical = Literal["postings", "rank-bm25"]
+_HOTTEST: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,11 @@ class AnswerSettings(Settings):
         context_products: how many of them, at most, stand in the generator's prompt.
         context_tokens: upper limit for the prompt, in tokens; long descriptions are shortened to fit.
         max_new_tokens: upper limit for the answer, in tokens.
+        temperature: of free decoding: 0 takes the likeliest token each time, above it tokens are drawn.
+        seed: of these draws.
+        stop: strings that end a freely written answer; they are no part of it.
+        drafted: whether free decoding reads drafts of the candidates, many tokens a pass; the answer is the same.
+        probabilities: read extractive answers, too, for the probabilities of their spans.
         min_confidence: below this probability that the first candidate is the product asked for, the
             answerer abstains. 0 never abstains, 1 abstains unless the title was quoted exactly.
         precision: share of the answers that is to be right; the answerer abstains wherever the index's own validation
@@ -107,6 +113,11 @@ class AnswerSettings(Settings):
     context_products: int = 3
     context_tokens: int = 1024
     max_new_tokens: int = 160
+    temperature: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    drafted: bool = True
+    probabilities: bool = False
     min_confidence: float = 0.5
     precision: float | None = None
     decoding: Decoding = "auto"
@@ -124,11 +135,22 @@ class AnswerSettings(Settings):
                 "context_products": 1,
                 "context_tokens": 128,
                 "max_new_tokens": 1,
+                "seed": 0,
                 "rerank_depth": 0,
                 "max_question_chars": 1,
                 "batch_size": 1,
             },
         )
+        if not isinstance(self.temperature, int | float) or not 0 <= self.temperature <= _HOTTEST:
+            problems.append(f"temperature must be from 0 to {_HOTTEST:g}, not {self.temperature!r}")
+        stop: object = self.stop
+        if not isinstance(stop, list | tuple) or not all(isinstance(one, str) and one for one in stop):
+            problems.append(f"stop must be a list of strings, none of them empty, not {stop!r}")
+        else:
+            object.__setattr__(self, "stop", tuple(stop))  # read from a file it is a list
+        for name in ("drafted", "probabilities"):
+            if not isinstance(getattr(self, name), bool):
+                problems.append(f"{name} must be true or false, not {getattr(self, name)!r}")
         if not isinstance(self.min_confidence, int | float) or not 0 <= self.min_confidence <= 1:
             problems.append(f"min_confidence must be from 0 to 1, not {self.min_confidence!r}")
         if self.precision is not None and not (isinstance(self.precision, int | float) and 0 < self.precision <= 1):

@@ -22,6 +22,7 @@ WAY = [
     "generation",
     "replies",
     "saved",
+    "streams",
     "answerer",
     "training",
     "evaluation",
@@ -41,7 +42,9 @@ STEPS = {
     "index": [
         "lock", "storage", "embedder", "blocks", "recipe", "tune", "quantise", "vectors", "build", "changes", "update",
     ],
-    "generation": ["prompt", "choice", "adapter", "decode"],
+    "generation": [
+        "prompt", "choice", "adapter", "provenance", "drafts", "prefixes", "verify", "caches", "decode", "pieces", "sources", "generator", "server", "completions", "remote", "opening", "writer",
+    ],
     "training": [
         "groups", "questions", "splits", "contexts", "recipe", "examples", "tokens", "packs", "tree_attention", "lora", "batches",
         "checkpoints", "workplace", "device", "fit", "plan", "judge", "documents", "fine_tune", "merge",

@@ -10,11 +10,15 @@ import io
 import json
 import sys
 import textwrap
+import time
 from typing import Any, get_args
 
 from ragqa.commands.options import add_common, add_device, given
 from ragqa.errors import InputError, RagqaError
+from ragqa.generation.provenance import explained
+from ragqa.generation.server import KEY, RETRIES, TIMEOUT, Server
 from ragqa.models import DEFAULT_GENERATOR
+from ragqa.progress import since_start
 from ragqa.records import Answer
 from ragqa.settings import AnswerSettings, Decoding, Fusion, Lexical
 
@@ -31,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", metavar="INDEX", help="an index folder, a saved Answerer, or a Hub id")
     parser.add_argument("question", metavar="QUESTION", nargs="*", help="one or more questions")
     parser.add_argument("--json", action="store_true", help="one JSON object a question")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="mark in the answer what was copied from which source, and how sure it is",
+    )
+    parser.add_argument("--timings", action="store_true", help="also print what the time since the start went into")
     parser.add_argument("--show-prompt", action="store_true", help="also print what the generator was given")
     parser.add_argument("--top-k", type=int, default=None, help=f"sources to show (default: {default.top_k})")
     parser.add_argument(
@@ -60,6 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="extractive: the source's own words; copy: the same without asking the generator; free: the generator "
         "writes (default: auto, extractive but with a plain adapter)",
     )
+    parser.add_argument(
+        "--temperature", type=float, help="of free decoding; 0 takes the likeliest token each time (default: 0)"
+    )
+    parser.add_argument("--seed", type=int, help="of tokens that are drawn (default: 0)")
+    parser.add_argument("--stop", action="append", metavar="TEXT", help="ends a freely written answer; may be repeated")
     parser.add_argument("--fusion", choices=get_args(Fusion), help=f"of both searches (default: {default.fusion})")
     parser.add_argument("--lexical", choices=get_args(Lexical), help=f"search by words (default: {default.lexical})")
     parser.add_argument(
@@ -70,6 +85,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter for it")
     parser.add_argument("--reranker", metavar="ID", help="a cross-encoder that reads the first candidates again")
     parser.add_argument("--embedder", metavar="ID", help="where the index's embedder lies now, if it moved")
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        help="have the generator run there, such as http://localhost:8000/v1 (vLLM, llama.cpp's server, Ollama with "
+        f"TEMPLATE {{{{ .Prompt }}}}); the key, if it wants one, is taken from {KEY}",
+    )
+    parser.add_argument("--server-model", metavar="NAME", help="its name for the model (default: the only one it has)")
+    parser.add_argument(
+        "--server-timeout",
+        type=float,
+        metavar="SECONDS",
+        help=f"how long it may be silent (default: {TIMEOUT:g})",
+    )
+    parser.add_argument(
+        "--server-retries",
+        type=int,
+        metavar="N",
+        help=f"how often it is asked again where that may help (default: {RETRIES})",
+    )
     parser.add_argument(
         "--verify",
         choices=("auto", "full", "sizes"),
@@ -84,8 +118,13 @@ def run(chosen: argparse.Namespace) -> int:
     """Run `ragqa ask`."""
     settings = given(chosen, AnswerSettings.__slots__)
     AnswerSettings.from_dict(settings)  # told before anything is loaded
+    if chosen.explain:
+        settings["probabilities"] = True
+    server = _server(chosen)
+    started = time.perf_counter()
     from ragqa.answerer import Answerer
 
+    imported = time.perf_counter()
     answerer = Answerer.from_pretrained(
         chosen.index,
         generator=chosen.generator,
@@ -95,14 +134,31 @@ def run(chosen: argparse.Namespace) -> int:
         device=chosen.device,
         dtype=chosen.dtype,
         verify=chosen.verify,
+        server=server,
     )
     if chosen.rerank_depth and answerer.reranker_name is None:
         raise InputError("--rerank-depth: there is no reranker; name one with --reranker")
+    if chosen.timings:
+        opened = time.perf_counter()
+        before = "" if (age := since_start()) is None else f"begin {age - (opened - started):.2f} s, "
+        print(
+            f"{before}import {imported - started:.2f} s, open index and embedder {opened - imported:.2f} s",
+            file=sys.stderr,
+        )
     if chosen.question:
         for answer in answerer.ask_many(chosen.question, **settings):
             _print(answer, chosen)
         return 0
     return _converse(answerer, settings, chosen)
+
+
+def _server(chosen: argparse.Namespace) -> Server | None:
+    patience = given(chosen, ("server_model", "server_timeout", "server_retries"))
+    if chosen.server is None:
+        for name in patience:
+            raise InputError(f"--{name.replace('_', '-')}: there is no server; name one with --server")
+        return None
+    return Server(chosen.server, **{name.removeprefix("server_"): value for name, value in patience.items()})
 
 
 def _converse(answerer: Any, settings: dict[str, Any], chosen: argparse.Namespace) -> int:
@@ -141,7 +197,10 @@ def _print(answer: Answer, chosen: argparse.Namespace) -> None:
     if chosen.show_prompt and answer.prompt:
         print(f"--- prompt\n{answer.prompt}\n--- answer")
     print(f"Q: {answer.question}")
-    print(textwrap.fill(f"A: {answer.text}", 100, subsequent_indent="   ", break_long_words=False))
+    if chosen.explain and answer.spans:
+        _explain(answer)
+    else:
+        print(textwrap.fill(f"A: {answer.text}", 100, subsequent_indent="   ", break_long_words=False))
     took = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in answer.timings.items())
     print(f"   confidence {answer.confidence:.2f}; {took}")
     print("   sources:" if not answer.abstained else "   these fit:" if answer.several else "   near products:")
@@ -149,4 +208,20 @@ def _print(answer: Answer, chosen: argparse.Namespace) -> None:
         mark = "*" if source.cited else " "
         exact = ", exact title" if source.exact else ""
         print(f"   {mark} [{number}] {source.title}  ({source.id}, score {source.score:.2f}{exact})")
+    if chosen.timings and (age := since_start()) is not None:
+        print(f"{age:.2f} s since the start", file=sys.stderr)
     print(flush=True)
+
+
+def _explain(answer: Answer) -> None:
+    """The answer with its sources marked, and where each part comes from."""
+    ids = [source.id for source in answer.sources]
+    print(f"A: {explained(answer.text, answer.spans, ids, sys.stdout.isatty())}")
+    print(f"   {answer.grounded:.0%} of it is copied:")
+    for span in answer.spans:
+        sure = "" if span.probability is None else f", {span.probability:.0%} a token"
+        if span.source is None:
+            print(f"   {span.start}-{span.stop}: no source{sure}")
+        else:
+            number = ids.index(span.source) + 1 if span.source in ids else "-"
+            print(f"   {span.start}-{span.stop}: [{number}] {span.source_start}-{span.source_stop}{sure}")

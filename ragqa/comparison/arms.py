@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from ragqa.answerer import Answerer
 from ragqa.evaluation.scores import grounded
 from ragqa.generation.adapter import TEMPLATES, Mode
-from ragqa.generation.decode import Generator
+from ragqa.generation.generator import Generator, Writing
 from ragqa.generation.prompt import PromptBuilder, cut_at_tokens
 from ragqa.records import Candidate, Product, Retrieval
 from ragqa.retrieval.retriever import Products
@@ -254,8 +254,9 @@ def _written(
         order = sorted(range(len(few)), key=lambda i: len(prompts[i].ids))
         for start in range(0, len(order), _BATCH):
             rows = order[start : start + _BATCH]
-            for i, draft in zip(rows, generator.free([prompts[i] for i in rows], catalogue.answer_tokens), strict=True):
-                texts[i] = draft.text
+            written = generator.free([prompts[i] for i in rows], Writing(catalogue.answer_tokens))
+            for i, one in zip(rows, written, strict=True):
+                texts[i] = one.text
         return [Given(text, _source(text, context[id(a)]), None) for text, a in zip(texts, few, strict=True)]
 
     return _of_those_with_product(asked, write)

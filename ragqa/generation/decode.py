@@ -1,235 +1,281 @@
-"""Prompts -> answers: the two ways a generator is asked.
+"""Prompts -> tokens, many of them a pass: what a draft says is read by the model at once, and kept as far as it agrees.
 
-*Free*: greedy generation. *Extractive*: the generator reads the question and all candidates and chooses the
-source; the text is that source's own. A small model that was not fine-tuned copies a retrieved description
-word for word in a third of its answers and invents in the others; one that was fine-tuned still "corrects" a word
-in one answer of eight. So extractive is the default wherever the model is given sources.
+Greedy, an answer has the tokens that it would have one by one. With a temperature each has the distribution that it
+would have: a draft's token is kept with the model's own probability of it, and replaced by one of the others otherwise
+(speculative sampling, Leviathan et al. 2023, arXiv 2211.17192, with a draft that is certain of itself).
+
+Answers are written together, each with a draft of its own length. What a pass read beyond the tokens that were kept
+stays in the cache of keys and values where another answer needs its place, and is masked; positions are counted
+without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ragqa.errors import ModelError
-from ragqa.generation.choice import Choice, eligible, number_tokens
-from ragqa.generation.prompt import Prompt, Shown, cut_at_tokens
-from ragqa.records import Retrieval
+from ragqa.generation.caches import joined, takes_holes
+from ragqa.generation.drafts import Draft, Drafter
+from ragqa.generation.prefixes import Prefixes
+from ragqa.generation.verify import Sampling, agreed, drawn
 
 if TYPE_CHECKING:
     import torch
 
-# How many nats of the model's preference one unit of retrieval score outweighs. Measured with the untrained
-# SmolLM2-135M on partial questions, 60 about LF-Amazon and 80 about Best Buy products, the right one of three chosen:
-# model alone 58 and 71 %, retrieval (cosine) alone 97 and 83 %, both at weight 20: 98 and 81 %, at 50: 98 and 84 %.
-# Beyond the model alone these differ by one question or two, so 20 leaves it a say without a measured loss.
-_SCORE_WEIGHT: Final = 20.0
+# What a token more adds to a pass over one, in such passes. SmolLM2-135M on 2 cores: 0.023 in float32, 0.029 in
+# bfloat16 (passes over 1 and 128 tokens). A GPU is hardly busy with one token.
+PRICES: Final = {"cpu": 0.03, "cuda": 0.002}
+# Logits of one pass at most, in numbers; drafts are as short as that makes them, but not shorter than the least.
+_LOGITS: Final = 64_000_000
+_LEAST_DRAFT: Final = 8
+
+_T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """An answer's text, and which of the shown candidates it was taken from, if it is known.
+@dataclass(slots=True)
+class Answering:
+    """An answer that is being written.
 
     Attributes:
-        confidence: the probability that the chosen source is the right one, where an adapter's choice was
-            calibrated; None leaves the retriever's.
+        prompt: token ids.
+        most: how many tokens it gets at most, its end included.
+        drafter: proposes how it goes on; None writes token by token.
+        first: decides on the first token, from its logits (vocabulary,); None leaves it to the model.
+        tokens: what it has so far, its end included.
+        log_probs: what the model gave each of them, in nats, by the unchanged logits.
+        done: no more are written; may be set from outside.
+        passes: of the model, for this answer.
+        drafted: tokens of drafts that were read.
+        kept: of them the ones that were right.
     """
 
-    text: str
-    chosen: int | None
-    confidence: float | None = None
+    prompt: tuple[int, ...]
+    most: int
+    drafter: Drafter | None = None
+    first: Callable[[torch.Tensor], int] | None = None
+    tokens: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    done: bool = False
+    passes: int = 0
+    drafted: int = 0
+    kept: int = 0
+
+    def draft(self, most: int) -> Draft:
+        """What it may go on with, of at most `most` tokens; the model itself adds one."""
+        if self.drafter is None:
+            return Draft()
+        return self.drafter.propose(min(most, self.most - len(self.tokens) - 1))
+
+    def add(
+        self, draft: Draft, right: int, tokens: Sequence[int], log_probs: Sequence[float], ends: AbstractSet[int]
+    ) -> None:
+        """Take tokens that a pass gave, up to the end of the answer."""
+        self.passes, self.drafted, self.kept = self.passes + 1, self.drafted + len(draft.tokens), self.kept + right
+        end = next((place for place, token in enumerate(tokens, 1) if token in ends), len(tokens))
+        self.tokens += tokens[:end]
+        self.log_probs += log_probs[:end]
+        self.done = self.done or len(self.tokens) >= self.most or self.tokens[-1] in ends
+        if self.drafter is not None:
+            self.drafter.learn(draft, right)
+            self.drafter.append(tokens[:end])
 
 
-class Generator:
-    """A language model, decoder-only or encoder-decoder, asked with prompts.
+@dataclass(slots=True)
+class _Read:
+    """Answers with what the model has read of them.
+
+    Attributes:
+        cache: keys and values.
+        pending: of each answer the tokens that are to be read next.
+        prompts: those that are being read, until they are.
+        counts: which of the cache's places are an answer's, (answers, places); None where all are.
+    """
+
+    answers: list[Answering]
+    cache: Any
+    pending: list[list[int]]
+    prompts: Sequence[Sequence[int]] = ()
+    counts: torch.Tensor | None = None
+
+
+class Decoder:
+    """Writes answers with a decoder-only model whose cache of keys and values can be rolled back, see `can_roll_back`.
 
     Args:
-        model: the model, on its device.
-        tokenizer: its tokenizer, padding on the left.
-        choice: how the source is chosen from the number an adapter's answer begins with, which takes what was `found`
-            with each prompt; None for models that were not trained so.
+        model: on its device.
+        ends: tokens that end an answer.
+        prefixes: keeps what was read of prompts, for those that begin alike; None keeps nothing.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, choice: Choice | None = None) -> None:
-        import transformers
+    def __init__(self, model: Any, ends: Sequence[int], prefixes: Prefixes | None = None) -> None:
+        self._model, self._ends, self.prefixes = model, frozenset(ends), prefixes
+        self._vocabulary = int(model.config.get_text_config().vocab_size)
+        # A CPU is busy with one prompt, and reads it faster without the mask that prompts of unlike length need.
+        self._apart = model.device.type == "cpu"
+        self.price = PRICES.get(model.device.type, PRICES["cuda"])
 
-        configuration: Any = transformers.GenerationConfig
-        self.model = model
-        self.tokenizer = tokenizer
-        self.choice = choice
-        self.encodes = bool(model.config.is_encoder_decoder)
-        self._numbers = number_tokens(tokenizer) if choice else ()
-        ends = model.generation_config.eos_token_id
-        ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-        # A model's own configuration may hold penalties and sampling, which are not greedy decoding and harm copying.
-        model.generation_config = configuration(
-            do_sample=False,
-            eos_token_id=sorted({*ends, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}) or None,
-            pad_token_id=tokenizer.pad_token_id,
-            decoder_start_token_id=decoder_start(model) if self.encodes else None,
-        )
+    def write(self, answers: Sequence[Answering], sampling: Sampling | None = None) -> Iterator[Answering]:
+        """Write answers together; each is given back whenever it has got tokens, with all that it has.
 
-    @property
-    def max_positions(self) -> int | None:
-        """How many tokens the model can read, None if it does not say."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-
-    def free(self, prompts: Sequence[Prompt], max_new_tokens: int, found: Sequence[Retrieval] = ()) -> list[Draft]:
-        """Greedy answers for a batch of prompts; an adapter's source is chosen first, as in `extractive`."""
-        chosen = self._choose_numbers(prompts, found) if self.choice else [(None, None)] * len(prompts)
-        starts = [() if i is None else (self._numbers[i + 1],) for i, _ in chosen]
-        texts = self._generate(prompts, starts, max_new_tokens)
-        return [Draft(text, i, sure) for text, (i, sure) in zip(texts, chosen, strict=True)]
-
-    def extractive(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, found: Sequence[Retrieval] = ()
-    ) -> list[Draft]:
-        """For each prompt the chosen candidate's description, at most `max_new_tokens` tokens of it."""
-        chosen = self._choose_numbers(prompts, found) if self.choice else [(i, None) for i in self._choose(prompts)]
-        return [
-            Draft(
-                cut_at_tokens(self.tokenizer, prompt.shown[i or 0].candidate.product.description, max_new_tokens),
-                i,
-                sure,
-            )
-            for prompt, (i, sure) in zip(prompts, chosen, strict=True)
-        ]
-
-    def number_log_probs(self, prompts: Sequence[Prompt]) -> list[list[float]]:
-        """For each prompt the log-probabilities that the answer begins with 0, 1, ... up to its candidates' count.
-
-        They are renormalised over these numbers.
+        Whoever stops asking for more leaves nothing behind: the cache goes with the iterator.
         """
-        numbers = list(self._numbers or number_tokens(self.tokenizer))
-        return [
-            log_probs[numbers[: 1 + len(prompt.shown)]].log_softmax(-1).tolist()
-            for prompt, log_probs in zip(prompts, self._first_logits([p.ids for p in prompts]), strict=True)
-        ]
-
-    def greedy(self, prompt: Sequence[int], max_new_tokens: int) -> tuple[list[int], torch.Tensor]:
-        """The tokens of the greedy answer to one prompt, and the first one's log-probabilities, (vocabulary,)."""
         import torch
 
-        first = self._first_logits([prompt])[0].log_softmax(-1)
-        inputs = self._batch([prompt])
-        with torch.inference_mode():
-            out = self.model.generate(**inputs, max_new_tokens=max_new_tokens)
-        return out[0, 0 if self.encodes else len(prompt) :].tolist(), first
+        draws = None if sampling is None else torch.Generator(self._model.device).manual_seed(sampling.seed)
+        going: list[_Read] = []
+        for group in self._groups(answers):
+            read = self._begin([answer.prompt for answer in group], group)
+            yield from self._passed(read, sampling, draws)
+            if read.answers:
+                going.append(read)
+        together = [self._joined(going)] if len(going) > 1 and self._holes else going
+        del going
+        while together:
+            read = together.pop(0)
+            yield from self._passed(read, sampling, draws)
+            if read.answers:
+                together.insert(0, read)
 
-    def _choose_numbers(
-        self, prompts: Sequence[Prompt], found: Sequence[Retrieval]
-    ) -> list[tuple[int | None, float | None]]:
-        """The chosen candidate of each prompt and its probability, by `choice`; an exact title is not asked about."""
-        assert self.choice  # noqa: S101  (for the type checker)
-        chosen: list[tuple[int | None, float | None]] = [(_eligible(prompt)[0], None) for prompt in prompts]
-        open_ = [i for i, prompt in enumerate(prompts) if not (prompt.shown[0].candidate.exact and _lone(prompt))]
-        if not open_:
-            return chosen
-        for i, log_probs in zip(open_, self.number_log_probs([prompts[i] for i in open_]), strict=True):
-            shown = [s.candidate for s in prompts[i].shown]
-            chosen[i] = self.choice.pick(shown, found[i].question.subject, found[i].confidence, log_probs)
-        return chosen
-
-    def _generate(self, prompts: Sequence[Prompt], starts: Sequence[tuple[int, ...]], max_new_tokens: int) -> list[str]:
+    def first_logits(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Logits of the token after each prompt, (prompts, vocabulary) in float32."""
         import torch
 
-        # A decoder-only model goes on after prompt and start; an encoder-decoder is given the start to decode from.
-        inputs = self._batch([(*p.ids, *(() if self.encodes else s)) for p, s in zip(prompts, starts, strict=True)])
-        begun = inputs["input_ids"].shape[1]
-        if self.encodes:
-            begin = decoder_start(self.model)
-            inputs["decoder_input_ids"] = torch.tensor([[begin, *s] for s in starts], device=self.model.device)
-            begun = inputs["decoder_input_ids"].shape[1]
-        # The bracket that closes a number is no part of the answer.
-        spare = 2 if any(starts) else 0
-        with torch.inference_mode():
-            out = self.model.generate(**inputs, max_new_tokens=max_new_tokens + spare)
-        texts = self.tokenizer.batch_decode(out[:, begun:], skip_special_tokens=True)
-        return [(t.strip().removeprefix("]") if s else t).strip() for t, s in zip(texts, starts, strict=True)]
+        found = []
+        for group in self._groups(prompts):
+            read = self._begin(group)
+            found.append(self._forward(read, [()] * len(group))[:, 0].float())
+        return torch.cat(found)
 
-    def _first_logits(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Logits of the answer's first token, (prompts, vocabulary) in float32."""
+    def log_probs(self, prompt: Sequence[int], tokens: Sequence[int]) -> list[float]:
+        """Log-probabilities of given tokens after a prompt, by one pass."""
         import torch
 
-        inputs = self._batch(prompts)
+        if not tokens:
+            return []
+        logits = self._forward(self._begin([prompt]), [tuple(tokens[:-1])])[0].float()
+        given = torch.tensor(tokens, device=logits.device)[:, None]
+        found: list[float] = logits.log_softmax(-1).gather(1, given)[:, 0].tolist()
+        return found
+
+    def _groups(self, items: Sequence[_T]) -> list[list[_T]]:
+        if self._apart or len(items) < 2 or not self._holes:
+            return [[item] for item in items]
+        return [list(items)] if items else []
+
+    def _begin(self, prompts: Sequence[Sequence[int]], answers: Sequence[Answering] = ()) -> _Read:
+        """What is known of prompts before they are read: at least a token of each is left to read."""
+        from transformers import DynamicCache
+
+        same, known = (0, None) if self.prefixes is None else self.prefixes.longest(prompts)
+        if known is None:
+            cache: Any = DynamicCache(config=self._model.config)
+        else:
+            cache = DynamicCache(known.beginning(same, len(prompts)), config=self._model.config)
+        return _Read(list(answers), cache, [list(prompt[same:]) for prompt in prompts], prompts)
+
+    def _passed(self, read: _Read, sampling: Sampling | None, draws: torch.Generator | None) -> list[Answering]:
+        """The answers of one pass, with their new tokens; `read` keeps those that go on."""
+        import torch
+
+        most = max(_LEAST_DRAFT, _LOGITS // (self._vocabulary * len(read.answers)))
+        drafts = [answer.draft(most) for answer in read.answers]
+        logits = self._forward(read, [draft.tokens for draft in drafts])
+        passed, right = read.answers, []
+        picks = logits.argmax(-1).tolist() if sampling is None else []
         with torch.inference_mode():
-            if self.encodes:
-                begin = torch.full((len(prompts), 1), decoder_start(self.model), device=self.model.device)
-                out = self.model(**inputs, decoder_input_ids=begin, use_cache=False)
-            else:
-                out = self.model(**inputs, logits_to_keep=1, use_cache=False)
-        logits: torch.Tensor = out.logits[:, -1].float()
+            for row, (answer, draft) in enumerate(zip(passed, drafts, strict=True)):
+                mine = logits[row, : len(draft.tokens) + 1]
+                decided = answer.first(mine[0].float()) if answer.first and not answer.tokens else None
+                if sampling is None:
+                    found = agreed(picks[row], draft.tokens, decided)
+                else:
+                    found = drawn((mine.float() / sampling.temperature).softmax(-1), draft.tokens, decided, draws)
+                right.append(len(found) - 1)
+                kept = mine[: len(found)].float()
+                given = kept.gather(1, torch.tensor(found, device=kept.device)[:, None])[:, 0]
+                answer.add(draft, right[-1], found, (given - kept.logsumexp(-1)).tolist(), self._ends)
+        self._roll_back(read, [len(draft.tokens) for draft in drafts], right)
+        return passed
+
+    def _forward(self, read: _Read, drafts: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        """Logits after the last pending token and after each of the draft's, (answers, 1 + longest draft, vocabulary).
+
+        Pending tokens end together, drafts begin together; what fills up counts for nothing.
+        """
+        import torch
+
+        longest, width = max(map(len, read.pending)), max(map(len, drafts))
+        before = read.cache.get_seq_length()
+        rows, places = [], []
+        known = [before] * len(drafts) if read.counts is None else read.counts.sum(1).tolist()
+        for pending, draft, start in zip(read.pending, drafts, known, strict=True):
+            left, after = longest - len(pending), width - len(draft)
+            rows.append([0] * left + pending + [*draft] + [0] * after)
+            places.append([0] * left + list(range(start, start + len(pending) + len(draft))) + [0] * after)
+        device = self._model.device
+        ids = torch.tensor(rows, device=device)
+        inputs: dict[str, Any] = {"input_ids": ids, "past_key_values": read.cache, "use_cache": True}
+        if len(drafts) > 1 or read.counts is not None:
+            new = torch.tensor(
+                [
+                    [
+                        column >= longest - len(pending) and column < longest + len(draft)
+                        for column in range(longest + width)
+                    ]
+                    for pending, draft in zip(read.pending, drafts, strict=True)
+                ],
+                device=device,
+            )
+            old = read.counts
+            if old is None:
+                old = torch.ones(len(drafts), before, dtype=torch.bool, device=device)
+            read.counts = torch.cat([old, new], 1)
+            inputs |= {"attention_mask": read.counts.long(), "position_ids": torch.tensor(places, device=device)}
+        with torch.inference_mode():
+            logits: torch.Tensor = self._model(**inputs, logits_to_keep=width + 1).logits
+        if self.prefixes is not None and read.prompts:
+            # The longest has nothing that fills up before it.
+            row = max(range(len(read.prompts)), key=lambda row: len(read.prompts[row]))
+            self.prefixes.keep(read.prompts[row], read.cache, row)
+        read.prompts = ()
         return logits
 
-    def _choose(self, prompts: Sequence[Prompt]) -> list[int]:
-        """The best candidate of each prompt by the model's first token and the retrieval score.
-
-        An exact title always wins; where there is one such candidate, or one in all, there is nothing to
-        choose and the model is not asked.
-        """
-        eligible = [_eligible(prompt) for prompt in prompts]
-        open_ = [i for i, choices in enumerate(eligible) if len(choices) > 1]
-        chosen = [choices[0] for choices in eligible]
-        if not open_:
-            return chosen
-        logits = self._first_logits([prompts[i].ids for i in open_])
-        for i, log_probs in zip(open_, logits.log_softmax(-1), strict=True):
-            shown = prompts[i].shown
-
-            def value(k: int, shown: Any = shown, log_probs: torch.Tensor = log_probs) -> tuple[float, int]:
-                first = self.tokenizer(f" {shown[k].description[:40]}", add_special_tokens=False)["input_ids"][:1]
-                preference = float(log_probs[first[0]]) if first else 0.0
-                return preference + _SCORE_WEIGHT * shown[k].candidate.score, -k
-
-            chosen[i] = max(eligible[i], key=value)
-        return chosen
-
-    def _batch(self, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """Prompts padded on the left: input_ids, attention_mask and (decoder-only) position_ids, (prompts, longest)."""
+    def _roll_back(self, read: _Read, drafted: Sequence[int], right: Sequence[int]) -> None:
+        """Take what was wrong out of the cache, and answers that are done; the last token of the others is pending."""
         import torch
 
-        width = max(len(prompt) for prompt in prompts)
-        ids = torch.full((len(prompts), width), self.tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        batch = {"input_ids": ids, "attention_mask": mask}
-        if not self.encodes:
-            batch["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
-        return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+        width, most = max(drafted), max(right)
+        if width > most:
+            read.cache.crop(most - width)
+        if read.counts is not None:
+            start = read.counts.shape[1] - width
+            read.counts = read.counts[:, : start + most].clone()
+            for row, here in enumerate(right):
+                read.counts[row, start + here :] = False
+        going = [row for row, answer in enumerate(read.answers) if not answer.done]
+        if 0 < len(going) < len(read.answers):
+            kept = torch.tensor(going, device=self._model.device)
+            read.cache.batch_select_indices(kept)
+            read.counts = None if read.counts is None else read.counts[kept]
+        read.answers = [read.answers[row] for row in going]
+        read.pending = [[answer.tokens[-1]] for answer in read.answers]
 
+    def _joined(self, reads: list[_Read]) -> _Read:
+        """Answers that were read apart, in one cache: each ends at its end."""
+        import torch
 
-def copied(found: Retrieval, count: int, choice: Choice | None) -> tuple[Prompt, Draft]:
-    """The likeliest of the first `count` candidates' description, whole, by an adapter's choice if there is one.
+        lengths = torch.tensor([read.cache.get_seq_length() for read in reads for _ in read.answers])
+        whole = int(lengths.max())
+        return _Read(
+            [answer for read in reads for answer in read.answers],
+            joined([read.cache for read in reads], self._model.config),
+            [pending for read in reads for pending in read.pending],
+            counts=(torch.arange(whole) >= whole - lengths[:, None]).to(self._model.device),
+        )
 
-    No model is asked; the prompt is empty.
-    """
-    shown = found.candidates[:count]
-    prompt = Prompt("", (), tuple(Shown(c, c.product.description) for c in shown))
-    if not shown:
-        return prompt, Draft("", None)
-    best, sure = choice.pick(shown, found.question.subject, found.confidence) if choice else (0, None)
-    return prompt, Draft(shown[best].product.description, best, sure)
-
-
-def decoder_start(model: Any) -> int:
-    """The token with which an encoder-decoder's decoder begins.
-
-    Raises:
-        ModelError: its configuration names none.
-    """
-    kept = (model.generation_config, model.config)
-    start = next((s for c in kept if (s := getattr(c, "decoder_start_token_id", None)) is not None), None)
-    if start is None:
-        raise ModelError("the generator's configuration names no decoder_start_token_id; choose another generator")
-    return int(start)
-
-
-def _eligible(prompt: Prompt) -> list[int]:
-    return eligible([shown.candidate for shown in prompt.shown])
-
-
-def _lone(prompt: Prompt) -> bool:
-    return len(_eligible(prompt)) == 1
+    @functools.cached_property
+    def _holes(self) -> bool:
+        return takes_holes(self._model)

@@ -9,7 +9,14 @@ comes with a model is never run.
 from __future__ import annotations
 
 from ragqa.models.device import choose_device, choose_dtype, describe, dtype_name
-from ragqa.models.load import find_model, load_embedder, load_generator, load_reranker, load_tokenizer
+from ragqa.models.load import (
+    find_model,
+    load_configuration,
+    load_embedder,
+    load_generator,
+    load_reranker,
+    load_tokenizer,
+)
 from ragqa.models.packaged import DEFAULT_EMBEDDER, DEFAULT_GENERATOR, cache_folder
 from ragqa.models.source import ModelSource, fetch_folder, is_hub_id
 
@@ -25,6 +32,7 @@ __all__ = [
     "fetch_folder",
     "find_model",
     "is_hub_id",
+    "load_configuration",
     "load_embedder",
     "load_generator",
     "load_reranker",

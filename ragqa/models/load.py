@@ -13,22 +13,26 @@ from ragqa.models.source import ModelSource, in_folder, is_hub_id, on_hub, quiet
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _CROSS_ENCODER: Final = "cross-encoder/ms-marco-MiniLM-L6-v2"  # for messages
 
 
-def find_model(name: str) -> ModelSource:
+def find_model(name: str, weights: bool = True) -> ModelSource:
     """Find the files of a model, fetching them from the Hub if they are not on this machine.
+
+    Args:
+        name: a Hub id or a local folder.
+        weights: without, they are neither looked for nor fetched: tokenizer and configuration will do.
 
     Raises:
         ModelError: there is no such model, or it cannot be reached.
     """
     if name and Path(name).is_dir():
-        return in_folder(name)
+        return in_folder(name, weights)
     if not is_hub_id(name):
         raise ModelError(f"{name}: no such folder; a model is a local folder or a Hub id such as {DEFAULT_EMBEDDER}")
-    found = on_hub(name)
+    found = on_hub(name, weights)
     if isinstance(found, ModelSource):
         return found
     packaged = PACKAGED.get(name)
@@ -151,6 +155,22 @@ def load_generator(
     except Exception as error:  # a hostile or broken folder raises anything
         raise ModelError(f"{name}: cannot be loaded as a language model ({first_line(error)})") from error
     return model.to(place).eval(), tokenizer, source
+
+
+def load_configuration(source: ModelSource) -> PretrainedConfig:
+    """Load a language model's configuration.
+
+    Raises:
+        ModelError: it has none.
+    """
+    from transformers import AutoConfig
+
+    try:
+        with quiet():
+            configuration: PretrainedConfig = AutoConfig.from_pretrained(source.folder, local_files_only=True)
+    except Exception as error:  # a hostile or broken folder raises anything
+        raise ModelError(f"{source.name}: cannot be loaded as a language model ({first_line(error)})") from error
+    return configuration
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:

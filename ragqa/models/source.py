@@ -115,8 +115,8 @@ def fetch_folder(repository: str) -> Path:
         ) from error
 
 
-def in_folder(name: str) -> ModelSource:
-    """The model in a local folder.
+def in_folder(name: str, weights: bool = True) -> ModelSource:
+    """The model in a local folder; without `weights` these may be missing.
 
     Raises:
         ModelError: no model, or none in safetensors, is in it.
@@ -124,13 +124,13 @@ def in_folder(name: str) -> ModelSource:
     folder = Path(name)
     if not (folder / "config.json").exists() and not (folder / "modules.json").exists():
         raise ModelError(f"{name}: no model in this folder (neither config.json nor modules.json)")
-    if not weight_files(folder):
+    if weights and not weight_files(folder):
         raise ModelError(f"{name}: no .safetensors weights in this folder; ragqa reads no other kind")
     return ModelSource(name, "folder", "", folder)
 
 
-def on_hub(name: str) -> ModelSource | str:
-    """The model from the Hub's cache or the Hub itself; otherwise why it is not to be had."""
+def on_hub(name: str, weights: bool = True) -> ModelSource | str:
+    """The model from the Hub's cache or the Hub itself, with or without weights; otherwise why it is not to be had."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -151,10 +151,11 @@ def on_hub(name: str) -> ModelSource | str:
                 revision=revision or None,
                 local_files_only=local_only,
                 allow_patterns=list(_FILES),
-                ignore_patterns=list(_LEFT_OUT),
+                ignore_patterns=[*_LEFT_OUT, *([] if weights else ["*.safetensors"])],
             )
         )
-        return ModelSource(name, "hub", folder.name, folder) if weight_files(folder) else None
+        whole = weight_files(folder) if weights else (folder / "tokenizer.json").exists()
+        return ModelSource(name, "hub", folder.name, folder) if whole else None
 
     try:
         if cached := fetch(local_only=True):
@@ -166,7 +167,8 @@ def on_hub(name: str) -> ModelSource | str:
     if constants.HF_HUB_OFFLINE:
         return "not in the Hub's cache on this machine, and HF_HUB_OFFLINE is set"
     try:
-        return fetch(local_only=False) or "the Hub has no .safetensors weights of it; ragqa reads no other kind"
+        lacking = ".safetensors weights" if weights else "tokenizer.json"
+        return fetch(local_only=False) or f"the Hub has no {lacking} of it; ragqa reads no other kind"
     except GatedRepoError:
         return "its owner asks for a licence to be accepted first; log in with `hf auth login`"
     except (RepositoryNotFoundError, RevisionNotFoundError):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ragqa.generation.decode import decoder_start
+from ragqa.generation.generator import decoder_start
 from ragqa.training.lora import computing
 from ragqa.training.packs import Pack, encoder_decoder_batch, length_grouped, pack, packed_batch, padded_batch
 from ragqa.training.recipe import Recipe

@@ -20,7 +20,7 @@ from ragqa.errors import InputError, ModelError, ProductIndexError
 from ragqa.files import copy_file, replace_folder, sha256_of, write_json
 from ragqa.generation.adapter import FORMAT_VERSION, MODES, TEMPLATES, Mode, base_name
 from ragqa.generation.choice import Choice
-from ragqa.generation.decode import Generator
+from ragqa.generation.generator import Generator
 from ragqa.generation.prompt import PromptBuilder
 from ragqa.index.lock import writing_lock
 from ragqa.index.storage import CLEANING

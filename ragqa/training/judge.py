@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ragqa.generation.adapter import Mode
 from ragqa.generation.choice import Alternatives, Choice, alternatives, fit
-from ragqa.generation.decode import Generator
+from ragqa.generation.generator import Generator, Writing
 from ragqa.generation.prompt import PromptBuilder
 from ragqa.progress import progress_bar
 from ragqa.records import Candidate, Retrieval
@@ -96,7 +96,7 @@ def show(
     for context in list(chosen.values())[:count]:
         prompt = builder.build(context.question, context.candidates if mode == "retrieval" else ())
         found = Retrieval(context.question, context.candidates, context.confidence)
-        draft = generator.free([prompt], recipe.max_new_tokens, [found])[0]
+        written = generator.free([prompt], Writing(recipe.max_new_tokens), [found])[0]
         right = context.gold.description if context.gold else ""
-        answers.append(Shown(context.asked.text, context.asked.kind, right, draft.text))
+        answers.append(Shown(context.asked.text, context.asked.kind, right, written.text))
     return answers

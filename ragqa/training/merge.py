@@ -14,7 +14,7 @@ from ragqa import models
 from ragqa.errors import InputError, ModelError
 from ragqa.files import replace_folder, write_json
 from ragqa.generation.adapter import MANIFEST, read_adapter
-from ragqa.generation.decode import Generator
+from ragqa.generation.generator import Generator
 from ragqa.index.lock import writing_lock
 from ragqa.models.source import quiet
 from ragqa.progress import say

@@ -1,0 +1,262 @@
+"""Answers at the cost of reading them? ``python -m benchmarks.decoding --keep``.
+
+The same questions, adapter and machine, one way after the other for each question: ragqa's drafted decoding, `generate` of
+transformers, `generate` with prompt look-up, and the *reading limit*, one pass of the model over prompt and answer; alone
+and in batches, in float32 and bfloat16. Beside it text that is copied from nowhere, where drafts cannot help, the peak
+memory, and whether the tokens are those of `generate`. Every stage is a process of its own with nothing beside it; its
+result is kept in the work folder, and the same command goes on after an interruption.
+
+Catalogue: the sample of LF-Amazon-1.3M, of which products with long descriptions are asked about. The adapter is trained
+here, for long answers, unless one is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.decoding_stages import BATCHES, CONTEXT_TOKENS
+from benchmarks.pages import put
+from benchmarks.road import CATALOGUES, HERE, README, ROOT
+from ragqa.evaluation.significance import percentile_interval
+from ragqa.versions import installed_versions, setting
+
+RESULT: Final = HERE / "results" / "decoding.json"
+PICTURE: Final = ROOT / "docs" / "decoding.svg"
+DTYPES: Final = ("bfloat16", "float32")
+# Stage: the formats it is measured in, and how many questions it asks.
+STAGES: Final = {
+    "single": (DTYPES, 12),
+    "together": (DTYPES, 32),
+    "open": (DTYPES, 6),
+    "reuse": (("bfloat16",), 12),
+    "memory": (DTYPES, 32),
+    "memory-generate": (DTYPES, 32),
+    "equal": (("float32",), 300),
+}
+_TRAINING: Final = (
+    "--mode", "retrieval", "--context-tokens", str(CONTEXT_TOKENS), "--max-new-tokens", "256", "--examples", "120",
+    "--number-questions", "1", "--validation", "100", "--judged", "24", "--watched", "8", "--evaluations", "2",
+    "--test", "50", "--steps", "24",
+)  # fmt: skip
+_RESAMPLES: Final = 5000
+
+
+def main() -> int:
+    """Measure what is not there yet, and keep the result where that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--catalogue", type=Path, default=CATALOGUES["lf_amazon_sample"], help="(default: LF-Amazon)")
+    parser.add_argument("--work", type=Path, default=Path("indexes/decoding"), help="(default: %(default)s)")
+    parser.add_argument("--adapter", type=Path, help="trained for long answers (default: one is trained)")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE", help=f"only these of {', '.join(STAGES)}")  # fmt: skip
+    parser.add_argument("--again", action="store_true", help="measure also what is kept in the work folder")
+    parser.add_argument("--keep", action="store_true", help="make what is kept in the work folder the committed result")
+    parser.add_argument("--tables", action="store_true", help="only write table and picture from the committed result")
+    chosen = parser.parse_args()
+    if chosen.tables:
+        write_tables(json.loads(RESULT.read_text("utf-8")))
+        return 0
+    if not chosen.catalogue.exists():
+        print(f"no catalogue at {chosen.catalogue}; set RAGQA_DATA (see benchmarks/README.md)", file=sys.stderr)
+        return 2
+    work = chosen.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    index, adapter = work / "index", chosen.adapter or work / "adapter"
+    if not index.exists():
+        _run("-m", "ragqa.build_index", str(chosen.catalogue), "--out", str(index))
+    if not adapter.exists():
+        _run("-m", "ragqa.fine_tune", str(index), "--out", str(adapter), *_TRAINING)
+    for stage in chosen.stages:
+        for dtype in STAGES[stage][0]:
+            file = work / f"{stage}-{dtype}.json"
+            if file.exists() and not chosen.again:
+                continue
+            print(f"{time.strftime('%H:%M:%S')} {stage} in {dtype}", file=sys.stderr, flush=True)
+            told = _run("-m", "benchmarks.decoding_stages", stage, str(index), str(adapter), dtype, str(STAGES[stage][1]))  # fmt: skip
+            file.write_text(json.dumps(setting() | {"found": json.loads(told.splitlines()[-1])}) + "\n", "utf-8")
+    result: dict[str, Any] = setting() | {"versions": installed_versions(("torch", "transformers", "peft"))}
+    result["stages"] = {
+        f"{stage} {dtype}": json.loads((work / f"{stage}-{dtype}.json").read_text("utf-8"))["found"]
+        for stage, (dtypes, _) in STAGES.items()
+        for dtype in dtypes
+        if (work / f"{stage}-{dtype}.json").exists()
+    }
+    print(table(result))
+    if chosen.keep:
+        RESULT.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        write_tables(result)
+    return 0
+
+
+def _run(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def median(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median of some values, and its 95 % bootstrap interval over them."""
+    drawn = np.random.default_rng(0).choice(np.asarray(values), (_RESAMPLES, len(values)))
+    low, high = percentile_interval(np.median(drawn, axis=1)[:, None])
+    return float(np.median(values)), float(low[0]), float(high[0])
+
+
+def ratios(rows: Sequence[dict[str, Any]], over: str, under: str) -> list[float]:
+    """One way's seconds by another's, question by question."""
+    return [row["seconds"][over] / row["seconds"][under] for row in rows]
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    stages, versions = result["stages"], result["versions"]
+    lines = [
+        f"Measured on {result['date']} at commit `{result['commit']}`: {result['machine']}, Python {result['python']}, no "
+        f"GPU, torch {versions['torch']}, transformers {versions['transformers']}. SmolLM2-135M-Instruct with a LoRA adapter, "
+        "three candidates in the prompt. Seconds are medians; times as fast is the median over the questions of their own "
+        "ratio, with its 95 % bootstrap interval.",
+        "",
+        "**One answer at a time**",
+        "",
+        "| numbers | answer, tokens | ragqa, s | `generate`, s | prompt look-up, s | against `generate` | against look-up | passes | kept a pass | over the reading limit | the same where the first candidate is taken | same tokens |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for dtype in DTYPES:
+        for rows in (stages.get(f"single {dtype}") or {"budgets": {}})["budgets"].values():
+            seconds = {way: np.median([row["seconds"][way] for row in rows]) for way in rows[0]["seconds"]}
+            first = [row for row in rows if row["first_right"]]
+            passes = sum(row["passes"] for row in rows)
+            lines.append(
+                f"| {dtype} | {np.mean([row['tokens'] for row in rows]):.0f} | {seconds['ragqa']:.2f} | "
+                f"{seconds['generate']:.2f} | {seconds['prompt look-up']:.2f} | {_times(ratios(rows, 'generate', 'ragqa'))} | "
+                f"{_times(ratios(rows, 'prompt look-up', 'ragqa'))} | {passes / len(rows):.1f} | "
+                f"{sum(row['kept'] for row in rows) / passes:.0f} | {_times(ratios(rows, 'ragqa', 'reading'))} | "
+                f"{_times(ratios(first, 'ragqa', 'reading')) if first else ''} | "
+                f"{sum(row['same'] for row in rows)} of {len(rows)} |"
+            )
+    lines += [
+        "",
+        "**In batches**, answers of up to 128 tokens, prompts of like length together",
+        "",
+        "| numbers | batch | ragqa, answers/s | `generate`, answers/s | times as fast | same tokens |",
+        "|---|---|---|---|---|---|",
+    ]
+    for dtype in DTYPES:
+        found = stages.get(f"together {dtype}") or {}
+        for size in map(str, BATCHES):
+            if size in found:
+                one = found[size]
+                lines.append(
+                    f"| {dtype} | {size} | {one['answers'] / one['ragqa']:.2f} | {one['answers'] / one['generate']:.2f} | "
+                    f"{one['generate'] / one['ragqa']:.2f} | {one['same']} of {one['answers']} |"
+                )
+    lines += [
+        "",
+        "**Text that is copied from nowhere**, a story of up to 96 tokens by the model without the adapter",
+        "",
+        "| numbers | prompt | ragqa, s | without drafts, s | `generate`, s | drafts' gain | against `generate` | tokens a pass |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for dtype in DTYPES:
+        for name in ("without entries", "with entries"):
+            if rows := (stages.get(f"open {dtype}") or {}).get(name):
+                seconds = {way: np.median([row["seconds"][way] for row in rows]) for way in rows[0]["seconds"]}
+                lines.append(
+                    f"| {dtype} | {name} | {seconds['ragqa']:.2f} | {seconds['without drafts']:.2f} | "
+                    f"{seconds['generate']:.2f} | {_times(ratios(rows, 'without drafts', 'ragqa'))} | "
+                    f"{_times(ratios(rows, 'generate', 'ragqa'))} | "
+                    f"{sum(row['tokens'] for row in rows) / sum(row['passes'] for row in rows):.2f} |"
+                )
+    return "\n".join([*lines, "", *_notes(stages)])
+
+
+def _notes(stages: dict[str, Any]) -> list[str]:
+    lines = []
+    if found := stages.get("equal float32"):
+        parts = [
+            f"{found[name]['same']} of {found[name]['questions']} with the {name} "
+            f"({found[name]['passes'] / found[name]['questions']:.1f} passes for {found[name]['tokens'] / found[name]['questions']:.0f} tokens)"
+            for name in ("adapter", "base model")
+        ]
+        lines += [
+            f"**The same tokens as `generate`** in float32, answers of up to {found['budget']} tokens: {', '.join(parts)}.",
+            "",
+        ]
+    if found := stages.get("reuse bfloat16"):
+        known = [
+            f"{name}: {one['p50']:.2f} s{'' if one['same'] else ' (not the same texts)'}"
+            for name, one in found["seconds"].items()
+        ]
+        lines += [
+            f"**What is known of a prompt** when a question is asked, answers of 64 tokens: {', '.join(known)}.",
+            "",
+        ]
+    peaks = [
+        f"{dtype} {stages[f'memory {dtype}']['peak_mb']:,} MB, `generate` {stages[f'memory-generate {dtype}']['peak_mb']:,} MB"
+        for dtype in DTYPES
+        if f"memory {dtype}" in stages and f"memory-generate {dtype}" in stages
+    ]
+    if peaks:
+        lines += [f"**Peak memory** of the process, 32 answers at once: {'; '.join(peaks)}.", ""]
+    return [*lines, "![seconds of an answer over its tokens, by each way](../docs/decoding.svg)"]
+
+
+def _times(values: Sequence[float]) -> str:
+    middle, low, high = median(values)
+    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Seconds of an answer over its tokens, by each way, a panel for each format."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    looks: dict[str, tuple[str, str]] = {
+        "generate": ("#D55E00", "s"),
+        "prompt look-up": ("#E69F00", "^"),
+        "ragqa": ("#0072B2", "o"),
+        "reading": ("#555555", "x"),
+    }
+    with rc_context({"svg.hashsalt": "ragqa", "svg.fonttype": "path", "font.size": 9}):
+        shown = [dtype for dtype in DTYPES if f"single {dtype}" in result["stages"]]
+        figure = Figure(figsize=(4.6 * len(shown), 3.4), layout="constrained")
+        for axes, dtype in zip(figure.subplots(1, len(shown), squeeze=False, sharey=True)[0], shown, strict=True):
+            budgets = result["stages"][f"single {dtype}"]["budgets"].values()
+            for way, (colour, mark) in looks.items():
+                name = "reading limit" if way == "reading" else way
+                axes.plot(
+                    [np.mean([row["tokens"] for row in rows]) for rows in budgets],
+                    [np.median([row["seconds"][way] for row in rows]) for rows in budgets],
+                    color=colour, marker=mark, label=name, linestyle="--" if way == "reading" else "-",
+                )  # fmt: skip
+            axes.set(title=dtype, xlabel="tokens of the answer", ylim=(0, None))
+            axes.grid(color="0.9")
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.axes[0].set_ylabel("seconds")
+        figure.axes[0].legend(frameon=False)
+        figure.savefig(path, metadata={"Date": None})
+
+
+def write_tables(result: dict[str, Any], drawn: Callable[[dict[str, Any], Path], None] = draw) -> None:
+    """Put the figures between their marks in benchmarks/README.md, and draw the picture."""
+    put(README, "decoding", table(result))
+    drawn(result, PICTURE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""What was found -> prompts -> what is written, as settings and adapter want it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from ragqa.errors import ModelError
+from ragqa.generation.adapter import Adapter
+from ragqa.generation.choice import MOST, Choice
+from ragqa.generation.generator import Generator, Writing
+from ragqa.generation.prompt import Prompt, PromptBuilder
+from ragqa.generation.sources import Written, copied
+from ragqa.generation.verify import Sampling
+from ragqa.records import Retrieval
+from ragqa.settings import AnswerSettings
+
+# Tokens that a prompt needs at least.
+_LEAST_PROMPT: Final = 64
+
+
+class Writer:
+    """Asks a generator as its adapter was trained.
+
+    Args:
+        trained: how the adapter wants to be asked; None for none, and for one of another program.
+        foreign: there is an adapter of another program.
+    """
+
+    def __init__(self, trained: Adapter | None, foreign: bool = False) -> None:
+        self._trained, self._foreign = trained, foreign
+
+    @property
+    def judges(self) -> bool:
+        """Whether the adapter was trained to tell which candidate is right, and that none is."""
+        return self._trained is not None and self._trained.mode == "retrieval"
+
+    @property
+    def choice(self) -> Choice | None:
+        """How the adapter's word is joined with the retriever's."""
+        return self._trained.choice if self._trained and self.judges else None
+
+    def is_free(self, use: AnswerSettings) -> bool:
+        """Whether the generator writes the text; otherwise it chooses its source at most."""
+        if use.decoding == "auto":
+            return self._plain or self._foreign
+        return use.decoding == "free" or (self._plain and use.decoding != "copy")
+
+    def write(
+        self, generator: Callable[[], Generator], found: Sequence[Retrieval], use: AnswerSettings
+    ) -> list[tuple[Prompt, Written]]:
+        """Prompts and answers, in order; computed in batches of like length.
+
+        Args:
+            generator: loads it; not called where nothing needs it.
+            found: for each question.
+            use: how it is answered.
+        """
+        if not found:
+            return []
+        if use.decoding == "copy":
+            return [copied(r, min(use.context_products, MOST), self.choice) for r in found]
+        model = generator()
+        prompts = self.prompts(model, found, use)
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
+        answers: dict[int, Written] = {}
+        for start in range(0, len(order), use.batch_size):
+            rows = order[start : start + use.batch_size]
+            few, asked = [prompts[i] for i in rows], [found[i] for i in rows]
+            if self.is_free(use):
+                written = model.free(few, _writing(use), asked)
+            else:
+                written = model.extractive(few, use.max_new_tokens, asked, use.probabilities)
+            answers |= zip(rows, written, strict=True)
+        return [(prompt, answers[i]) for i, prompt in enumerate(prompts)]
+
+    def stream(
+        self, generator: Generator, found: Retrieval, use: AnswerSettings, least: float
+    ) -> Iterator[str | tuple[Prompt, Written]]:
+        """The text of one free answer in pieces, then what `write` gives; no text where its source is less sure than `least`."""
+        prompt = self.prompts(generator, [found], use)[0]
+        for piece in generator.stream(prompt, _writing(use), found, least):
+            yield (prompt, piece) if isinstance(piece, Written) else piece
+
+    @property
+    def _plain(self) -> bool:
+        return self._trained is not None and self._trained.mode == "plain"
+
+    def prompts(self, generator: Generator, found: Sequence[Retrieval], use: AnswerSettings) -> list[Prompt]:
+        """What the generator is given for each question, with as many candidates as it was trained with at most."""
+        builder = self._builder(generator, use)
+        shown = use.context_products
+        if self._plain:
+            shown = 0
+        elif generator.choice:
+            shown = min(shown, MOST)
+        return [builder.build(r.question, r.candidates[:shown]) for r in found]
+
+    def _builder(self, generator: Generator, use: AnswerSettings) -> PromptBuilder:
+        limit = use.context_tokens
+        if generator.max_positions is not None:
+            # An adapter's number, its bracket and the end stand beside the text.
+            beside = 4 if generator.choice else 0
+            limit = min(limit, generator.max_positions - use.max_new_tokens - beside)
+        if limit < _LEAST_PROMPT:
+            raise ModelError(
+                f"the generator reads {generator.max_positions} tokens, which leaves {limit} for the prompt besides "
+                f"{use.max_new_tokens} for the answer; lower --max-new-tokens, or choose another generator"
+            )
+        template = self._trained.template if self._trained else None
+        return PromptBuilder(generator.tokenizer, template, max_tokens=limit)
+
+
+def _writing(use: AnswerSettings) -> Writing:
+    sampling = Sampling(use.temperature, use.seed) if use.temperature else None
+    return Writing(use.max_new_tokens, sampling, use.stop, use.drafted)
