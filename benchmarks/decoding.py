@@ -35,9 +35,9 @@ PICTURE: Final = ROOT / "docs" / "decoding.svg"
 DTYPES: Final = ("bfloat16", "float32")
 # Stage: the formats it is measured in, and how many questions it asks.
 STAGES: Final = {
-    "single": (DTYPES, 12),
+    "single": (DTYPES, 8),
     "together": (DTYPES, 32),
-    "open": (DTYPES, 6),
+    "open": (DTYPES, 4),
     "reuse": (("bfloat16",), 12),
     "memory": (DTYPES, 32),
     "memory-generate": (DTYPES, 32),

@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Answer": "ragqa.records",
+    "AnswerStream": "ragqa.streams",
     "Answerer": "ragqa.answerer",
     "AnswerSettings": "ragqa.settings",
     "CleaningReport": "ragqa.catalogue.clean",
@@ -26,7 +27,9 @@ _HOME = {
     "Recipe": "ragqa.training.recipe",
     "ReadOptions": "ragqa.catalogue.columns",
     "RetrieverTrainingSettings": "ragqa.training.pairs",
+    "Server": "ragqa.generation.server",
     "Source": "ragqa.records",
+    "Span": "ragqa.records",
     "build_index": "ragqa.index.build",
     "fine_tune_retriever": "ragqa.training.embedder",
     "fine_tune": "ragqa.training.fine_tune",
@@ -39,6 +42,7 @@ _HOME = {
 __all__ = [
     "Answer",
     "AnswerSettings",
+    "AnswerStream",
     "Answerer",
     "CleaningReport",
     "CleaningSettings",
@@ -47,7 +51,9 @@ __all__ = [
     "ReadOptions",
     "Recipe",
     "RetrieverTrainingSettings",
+    "Server",
     "Source",
+    "Span",
     "build_index",
     "fine_tune",
     "fine_tune_retriever",
@@ -63,11 +69,13 @@ if TYPE_CHECKING:
     from ragqa.catalogue.columns import ReadOptions
     from ragqa.catalogue.export import prepare
     from ragqa.errors import RagqaError
+    from ragqa.generation.server import Server
     from ragqa.index.build import build_index
     from ragqa.index.storage import open_index
     from ragqa.index.update import update_index
-    from ragqa.records import Answer, Product, Source
+    from ragqa.records import Answer, Product, Source, Span
     from ragqa.settings import AnswerSettings, CleaningSettings
+    from ragqa.streams import AnswerStream
     from ragqa.training.embedder import fine_tune_retriever
     from ragqa.training.fine_tune import fine_tune
     from ragqa.training.merge import merge

@@ -18,7 +18,7 @@ from ragqa.generation.adapter import Adapter, read_adapter
 from ragqa.generation.generator import Generator
 from ragqa.generation.opening import open_generator
 from ragqa.generation.prompt import Prompt, PromptTemplate
-from ragqa.generation.server import Server
+from ragqa.generation.server import Server, as_server
 from ragqa.generation.sources import Written
 from ragqa.generation.writer import Writer
 from ragqa.index.embedder import own_embedder
@@ -110,7 +110,7 @@ class Answerer:
             ModelError: the embedder cannot be found, or the adapter was trained with another prompt template. (Generator
                 and reranker are loaded when first needed.)
         """
-        server = Server(server, server_model) if isinstance(server, str) else server
+        server = as_server(server, server_model)
         folder = Path(path)
         if not folder.exists() and models.is_hub_id(str(path)):
             folder = models.fetch_folder(str(path))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ragqa import Answerer
 from ragqa.cli import COMMANDS, main
 from ragqa.index.storage import live_generation
 from tests.conftest import ROOT
@@ -146,6 +148,17 @@ def test_the_prompt_is_shown_when_asked_for(demo_index: Path, capsys: Captured) 
     out = capsys.readouterr().out
     assert "<|im_start|>user" in out
     assert "Question: lumen headlamp LT-350" in out
+
+
+def test_an_answer_is_explained_with_its_sources_and_probabilities(demo_index: Path, capsys: Captured) -> None:
+    assert main(["ask", str(demo_index), "lumen headlamp LT-350", "--explain", "--timings", "-q"]) == 0
+    told = capsys.readouterr()
+    answer = Answerer.from_pretrained(demo_index).ask("lumen headlamp LT-350", decoding="copy")
+    assert f"A: [1: {answer.text}]" in told.out
+    assert "100% of it is copied:" in told.out
+    assert re.search(rf"   0-{len(answer.text)}: \[1\] 0-{len(answer.text)}, \d+% a token", told.out)
+    assert re.search(r"import \d+\.\d\d s, open index and embedder \d+\.\d\d s", told.err)
+    assert re.search(r"\d+\.\d\d s since the start", told.err)
 
 
 def test_without_a_question_questions_are_read_a_line_each(demo_index: Path) -> None:

@@ -15,6 +15,7 @@ def test_the_public_names_are_these() -> None:
     assert ragqa.__all__ == [
         "Answer",
         "AnswerSettings",
+        "AnswerStream",
         "Answerer",
         "CleaningReport",
         "CleaningSettings",
@@ -23,7 +24,9 @@ def test_the_public_names_are_these() -> None:
         "ReadOptions",
         "Recipe",
         "RetrieverTrainingSettings",
+        "Server",
         "Source",
+        "Span",
         "build_index",
         "fine_tune",
         "fine_tune_retriever",

@@ -23,6 +23,7 @@ from ragqa.generation.prefixes import Prefixes
 from ragqa.generation.prompt import Prompt, cut_at_tokens
 from ragqa.generation.sources import Written
 from ragqa.generation.verify import Sampling
+from ragqa.models.attention import use_blocks
 from ragqa.models.precision import pack_linear
 from ragqa.records import Retrieval
 
@@ -329,11 +330,19 @@ class _Answer:
         return numbers[(self._chosen[0] or 0) + 1]
 
 
-def ready_to_read(model: Any) -> None:
-    """Make a model that is only asked from now on faster, see `pack_linear`; what is no such model stays as it is."""
+def ready_to_read(model: Any) -> Any:
+    """A model that is only asked from now on, made faster where it is one that this is known of.
+
+    An adapter is merged into the weights, which else takes a third of the time of a prompt; for the rest see `pack_linear`
+    and `use_blocks`. What was given is not to be used any more.
+    """
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload(safe_merge=True)
     # Others, such as state-space models, look into their layers' weights.
     if model.device.type == "cpu" and can_roll_back(model, 1):
         pack_linear(model)
+        use_blocks(model)
+    return model
 
 
 def decoder_start(model: Any) -> int:

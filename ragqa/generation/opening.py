@@ -54,5 +54,4 @@ def open_generator(
     if trained and not trained.merged:
         trained.check_base(source)
     say(f"generator {source}, {models.describe(model)}")
-    ready_to_read(model)
-    return Generator(model, tokenizer, choice), source
+    return Generator(ready_to_read(model), tokenizer, choice), source

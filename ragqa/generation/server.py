@@ -81,6 +81,19 @@ class Server:
         object.__setattr__(self, "key", key or None)
 
 
+def as_server(server: str | Server | None, model: str | None) -> Server | None:
+    """A server from its address, and its name for the model.
+
+    Raises:
+        InputError: a model is named beside a `Server`, which names its own, or beside none.
+    """
+    if isinstance(server, str):
+        return Server(server, model)
+    if model is not None:
+        raise InputError("server_model goes with the server's address; a Server has it as its own `model`")
+    return server
+
+
 def _checked(url: str) -> str:
     try:
         parts = urlsplit(url)

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from ragqa.generation.caches import can_roll_back, takes_holes
 from ragqa.generation.decode import Answering, Decoder
 from ragqa.generation.drafts import Drafter
+from ragqa.generation.generator import ready_to_read
 from ragqa.generation.prefixes import Prefixes
 from ragqa.generation.verify import Sampling
 
@@ -101,6 +102,7 @@ def test_answers_are_those_of_greedy_decoding_whatever_is_drafted(model: Any, co
     wanted = [greedy(model, prompt, most) for prompt in asked]
     assert max(len(set(one)) for one in wanted) > 4, "the answers should be of several tokens"
     asked, wanted = asked[:count], wanted[:count]
+    ready_to_read(model)
     decoder = Decoder(model, [END], Prefixes(10**6))
     decoder._apart = apart  # a GPU reads prompts together
     for _ in range(2):  # the second time with what is known of the prompts

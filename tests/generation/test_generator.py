@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ragqa import models
-from ragqa.generation.generator import Generator, Writing
+from ragqa.generation.generator import Generator, Writing, ready_to_read
 from ragqa.generation.prompt import Prompt, PromptBuilder, PromptTemplate
 from ragqa.records import Candidate, Product
 from ragqa.retrieval.question import parse_question
@@ -51,15 +53,22 @@ def test_a_clear_retrieval_score_outweighs_the_model(generator: Generator) -> No
     assert generator.extractive(prompts(generator, "q", scores=(0.1, 0.9)), 100)[0].chosen == 1
 
 
-def test_between_equal_scores_the_models_first_token_decides(generator: Generator) -> None:
+def test_between_equal_scores_the_models_first_token_decides(served_model: Path) -> None:
     import torch
 
-    prompt = prompts(generator, "which one")[0]
-    with torch.inference_mode():
-        logits = generator.model(torch.tensor([prompt.ids])).logits[0, -1]
-    first = [generator.tokenizer(f" {s.description}", add_special_tokens=False)["input_ids"][0] for s in prompt.shown]
-    expected = 0 if logits[first[0]] >= logits[first[1]] else 1
-    assert generator.extractive([prompt], 100)[0].chosen == expected
+    model, tokenizer, _ = models.load_generator(str(served_model), device="cpu", dtype="float32")
+    generator, chosen = Generator(model, tokenizer), set()
+    whole = prompts(generator, "which one")[0]
+    for shown in (whole.shown, whole.shown[::-1]):
+        prompt = replace(whole, shown=shown)
+        with torch.inference_mode():
+            logits = model(torch.tensor([prompt.ids])).logits[0, -1]
+        first = [tokenizer(f" {s.description}", add_special_tokens=False)["input_ids"][0] for s in prompt.shown]
+        assert first[0] != first[1]
+        expected = 0 if logits[first[0]] >= logits[first[1]] else 1
+        assert generator.extractive([prompt], 100)[0].chosen == expected
+        chosen.add(expected)
+    assert chosen == {0, 1}
 
 
 def test_an_exact_title_is_chosen_whatever_the_model_prefers(generator: Generator) -> None:
@@ -85,3 +94,26 @@ def test_a_models_own_penalties_and_sampling_do_not_leak_into_greedy_answers(tin
         do_sample=True, temperature=3.0, repetition_penalty=5.0, no_repeat_ngram_size=1, eos_token_id=0
     )
     assert answers(odd) == answers(None)
+
+
+def test_an_adapter_is_merged_where_a_model_is_only_asked(tiny_model: Path, tmp_path: Path) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    plain, tokenizer, _ = models.load_generator(str(tiny_model), device="cpu", dtype="float32")
+    torch.manual_seed(0)
+    adapted = get_peft_model(plain, LoraConfig(target_modules="all-linear", init_lora_weights=False))
+    adapted.save_pretrained(str(tmp_path))
+
+    def loaded(dtype: str) -> Any:
+        return models.load_generator(str(tiny_model), device="cpu", dtype=dtype, adapter=str(tmp_path))[0]
+
+    ids = torch.tensor([tokenizer("A lamp of brass, 40 cm high.")["input_ids"]])
+    for dtype, near in (("float32", 1e-4), ("bfloat16", 0.1)):
+        with torch.inference_mode():
+            before = loaded(dtype)(ids).logits.float()
+            after = ready_to_read(loaded(dtype))(ids).logits.float()
+        assert torch.allclose(after, before, atol=near)
+        with torch.inference_mode():
+            bare = models.load_generator(str(tiny_model), device="cpu", dtype=dtype)[0](ids).logits.float()
+        assert not torch.allclose(after, bare, atol=near)
