@@ -129,15 +129,14 @@ class Decoder:
         for group in self._groups(answers):
             read = self._begin([answer.prompt for answer in group], group)
             yield from self._passed(read, sampling, draws)
-            if read.answers:
+            if self._goes_on(read):
                 going.append(read)
         together = [self._joined(going)] if len(going) > 1 and self._holes else going
         del going
         while together:
-            read = together.pop(0)
-            yield from self._passed(read, sampling, draws)
-            if read.answers:
-                together.insert(0, read)
+            yield from self._passed(together[0], sampling, draws)
+            if not self._goes_on(together[0]):
+                del together[0]
 
     def first_logits(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Logits of the token after each prompt, (prompts, vocabulary) in float32."""
@@ -177,16 +176,16 @@ class Decoder:
         return _Read(list(answers), cache, [list(prompt[same:]) for prompt in prompts], prompts)
 
     def _passed(self, read: _Read, sampling: Sampling | None, draws: torch.Generator | None) -> list[Answering]:
-        """The answers of one pass, with their new tokens; `read` keeps those that go on."""
+        """The answers of a pass, with their new tokens."""
         import torch
 
         most = max(_LEAST_DRAFT, _LOGITS // (self._vocabulary * len(read.answers)))
         drafts = [answer.draft(most) for answer in read.answers]
         logits = self._forward(read, [draft.tokens for draft in drafts])
-        passed, right = read.answers, []
+        right = []
         picks = logits.argmax(-1).tolist() if sampling is None else []
         with torch.inference_mode():
-            for row, (answer, draft) in enumerate(zip(passed, drafts, strict=True)):
+            for row, (answer, draft) in enumerate(zip(read.answers, drafts, strict=True)):
                 mine = logits[row, : len(draft.tokens) + 1]
                 decided = answer.first(mine[0].float()) if answer.first and not answer.tokens else None
                 if sampling is None:
@@ -198,7 +197,7 @@ class Decoder:
                 given = kept.gather(1, torch.tensor(found, device=kept.device)[:, None])[:, 0]
                 answer.add(draft, right[-1], found, (given - kept.logsumexp(-1)).tolist(), self._ends)
         self._roll_back(read, [len(draft.tokens) for draft in drafts], right)
-        return passed
+        return read.answers
 
     def _forward(self, read: _Read, drafts: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """Logits after the last pending token and after each of the draft's, (answers, 1 + longest draft, vocabulary).
@@ -244,9 +243,7 @@ class Decoder:
         return logits
 
     def _roll_back(self, read: _Read, drafted: Sequence[int], right: Sequence[int]) -> None:
-        """Take what was wrong out of the cache, and answers that are done; the last token of the others is pending."""
-        import torch
-
+        """Take what was wrong out of the cache; the last token of each answer is pending."""
         width, most = max(drafted), max(right)
         if width > most:
             read.cache.crop(most - width)
@@ -255,13 +252,19 @@ class Decoder:
             read.counts = read.counts[:, : start + most].clone()
             for row, here in enumerate(right):
                 read.counts[row, start + here :] = False
+        read.pending = [[answer.tokens[-1]] for answer in read.answers]
+
+    def _goes_on(self, read: _Read) -> bool:
+        """Take out answers that are done; returns whether there are others."""
+        import torch
+
         going = [row for row, answer in enumerate(read.answers) if not answer.done]
         if 0 < len(going) < len(read.answers):
             kept = torch.tensor(going, device=self._model.device)
             read.cache.batch_select_indices(kept)
             read.counts = None if read.counts is None else read.counts[kept]
-        read.answers = [read.answers[row] for row in going]
-        read.pending = [[answer.tokens[-1]] for answer in read.answers]
+        read.answers, read.pending = [read.answers[row] for row in going], [read.pending[row] for row in going]
+        return bool(going)
 
     def _joined(self, reads: list[_Read]) -> _Read:
         """Answers that were read apart, in one cache: each ends at its end."""

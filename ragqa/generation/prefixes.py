@@ -86,7 +86,12 @@ class Prefixes:
             row: of the cache.
         """
         here, tokens = slice(row, row + 1), len(prompt)
-        known = Known(tuple((layer.keys[here, :, :tokens], layer.values[here, :, :tokens]) for layer in cache.layers))
+        # Copied: a view would hold all of the cache.
+        known = Known(
+            tuple(
+                (layer.keys[here, :, :tokens].clone(), layer.values[here, :, :tokens].clone()) for layer in cache.layers
+            )
+        )
         with self._lock:
             if self._known.pop(tuple(prompt), None) is None:
                 self._size += known.size

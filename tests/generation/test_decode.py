@@ -188,6 +188,14 @@ def test_sampling_without_and_with_a_draft_draws_from_the_same_distribution(llam
         assert chi_squared < freedom + 4 * (2 * freedom) ** 0.5 + 4
 
 
+def test_an_answer_that_is_ended_from_outside_takes_no_more_passes(llama: Any) -> None:
+    asked = [Answering(prompt, 20) for prompt in prompts(3)]
+    for one in Decoder(llama, [END]).write(asked):
+        one.done = one.done or (one is asked[1] and len(one.tokens) == 4)
+    assert (asked[1].passes, len(asked[1].tokens)) == (4, 4)
+    assert [one.tokens for one in asked[::2]] == [greedy(llama, prompts(3)[row], 20) for row in (0, 2)]
+
+
 def test_an_answer_that_is_given_up_leaves_nothing(llama: Any) -> None:
     import gc
     import weakref
