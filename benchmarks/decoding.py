@@ -35,7 +35,7 @@ PICTURE: Final = ROOT / "docs" / "decoding.svg"
 DTYPES: Final = ("bfloat16", "float32")
 # Stage: the formats it is measured in, and how many questions it asks.
 STAGES: Final = {
-    "single": (DTYPES, 8),
+    "single": (DTYPES, 6),
     "together": (DTYPES, 32),
     "open": (DTYPES, 4),
     "reuse": (("bfloat16",), 12),

@@ -1,6 +1,7 @@
 """The example's way, whole, on small models of every family."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -462,8 +463,15 @@ def test_interrupting_leaves_what_resume_needs(family_model: Model, demo_index: 
         "--validation", "20", "--watched", "2", "--context-tokens", "800", "--test", "8",
         "--patience", "0",
     ]  # fmt: skip
+    # What a shell starts in the background, these tests for example, ignores interrupts, and so would what it starts.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=heard,
     )
     work, deadline = work_folder(out), time.monotonic() + 400
     while not list(work.glob(f"checkpoint-*/{SEAL}")) and time.monotonic() < deadline:
