@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.decoding_stages import BATCHES, CONTEXT_TOKENS
+from benchmarks.decoding_stages import BUDGETS, LONGEST
 from benchmarks.pages import put
 from benchmarks.road import CATALOGUES, HERE, README, ROOT
 from ragqa.evaluation.significance import percentile_interval
@@ -35,7 +35,7 @@ PICTURE: Final = ROOT / "docs" / "decoding.svg"
 DTYPES: Final = ("bfloat16", "float32")
 # Stage: the formats it is measured in, and how many questions it asks.
 STAGES: Final = {
-    "single": (DTYPES, 6),
+    "single": (DTYPES, 8),
     "together": (DTYPES, 32),
     "open": (DTYPES, 4),
     "reuse": (("bfloat16",), 12),
@@ -44,9 +44,9 @@ STAGES: Final = {
     "equal": (("float32",), 300),
 }
 _TRAINING: Final = (
-    "--mode", "retrieval", "--context-tokens", str(CONTEXT_TOKENS), "--max-new-tokens", "256", "--examples", "120",
-    "--number-questions", "1", "--validation", "100", "--judged", "24", "--watched", "8", "--evaluations", "2",
-    "--test", "50", "--steps", "24",
+    "--mode", "retrieval", "--context-tokens", str(LONGEST), "--max-new-tokens", str(max(BUDGETS[LONGEST])),
+    "--examples", "400", "--number-questions", "1", "--validation", "100", "--judged", "24", "--watched", "8",
+    "--evaluations", "3", "--test", "50", "--steps", "96",
 )  # fmt: skip
 _RESAMPLES: Final = 5000
 
@@ -128,22 +128,25 @@ def table(result: dict[str, Any]) -> str:
         f"Measured on {result['date']} at commit `{result['commit']}`: {result['machine']}, Python {result['python']}, no "
         f"GPU, torch {versions['torch']}, transformers {versions['transformers']}. SmolLM2-135M-Instruct with a LoRA adapter, "
         "three candidates in the prompt. Seconds are medians; times as fast is the median over the questions of their own "
-        "ratio, with its 95 % bootstrap interval.",
+        "ratio, with its 95 % bootstrap interval. *Merged*: the others with the adapter merged into the weights, as "
+        "ragqa does of itself; else as peft loads it.",
         "",
         "**One answer at a time**",
         "",
-        "| numbers | answer, tokens | ragqa, s | `generate`, s | prompt look-up, s | against `generate` | against look-up | passes | kept a pass | over the reading limit | the same where the first candidate is taken | same tokens |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| numbers | prompt, tokens | answer, tokens | ragqa, s | `generate`, s | times `generate` | merged | times look-up | merged | passes | kept a pass | over the reading limit | the same where the first candidate is taken | same tokens |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for dtype in DTYPES:
-        for rows in (stages.get(f"single {dtype}") or {"budgets": {}})["budgets"].values():
-            seconds = {way: np.median([row["seconds"][way] for row in rows]) for way in rows[0]["seconds"]}
+        for rows in (cell["rows"] for cell in _cells(stages, "single", dtype)):
+            seconds = {way: np.median([row["seconds"][way] for row in rows]) for way in ("ragqa", "generate")}
+            others = ("generate", "generate, merged", "look-up", "look-up, merged")
             first = [row for row in rows if row["first_right"]]
             passes = sum(row["passes"] for row in rows)
             lines.append(
-                f"| {dtype} | {np.mean([row['tokens'] for row in rows]):.0f} | {seconds['ragqa']:.2f} | "
-                f"{seconds['generate']:.2f} | {seconds['prompt look-up']:.2f} | {_times(ratios(rows, 'generate', 'ragqa'))} | "
-                f"{_times(ratios(rows, 'prompt look-up', 'ragqa'))} | {passes / len(rows):.1f} | "
+                f"| {dtype} | {np.mean([row['prompt'] for row in rows]):.0f} | "
+                f"{np.mean([row['tokens'] for row in rows]):.0f} | {seconds['ragqa']:.2f} | "
+                f"{seconds['generate']:.2f} | {' | '.join(_times(ratios(rows, other, 'ragqa')) for other in others)} | "
+                f"{passes / len(rows):.1f} | "
                 f"{sum(row['kept'] for row in rows) / passes:.0f} | {_times(ratios(rows, 'ragqa', 'reading'))} | "
                 f"{_times(ratios(first, 'ragqa', 'reading')) if first else ''} | "
                 f"{sum(row['same'] for row in rows)} of {len(rows)} |"
@@ -152,18 +155,16 @@ def table(result: dict[str, Any]) -> str:
         "",
         "**In batches**, answers of up to 128 tokens, prompts of like length together",
         "",
-        "| numbers | batch | ragqa, answers/s | `generate`, answers/s | times as fast | same tokens |",
-        "|---|---|---|---|---|---|",
+        "| numbers | batch | prompt, tokens | answer, tokens | ragqa, answers/s | `generate`, answers/s | times `generate` | merged | same tokens |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for dtype in DTYPES:
-        found = stages.get(f"together {dtype}") or {}
-        for size in map(str, BATCHES):
-            if size in found:
-                one = found[size]
-                lines.append(
-                    f"| {dtype} | {size} | {one['answers'] / one['ragqa']:.2f} | {one['answers'] / one['generate']:.2f} | "
-                    f"{one['generate'] / one['ragqa']:.2f} | {one['same']} of {one['answers']} |"
-                )
+        for one in _cells(stages, "together", dtype):
+            lines.append(
+                f"| {dtype} | {one['batch']} | {one['prompt']:.0f} | {one['tokens'] / one['answers']:.0f} | "
+                f"{one['answers'] / one['ragqa']:.2f} | {one['answers'] / one['generate']:.2f} | "
+                f"{one['generate'] / one['ragqa']:.2f} | {one['generate, merged'] / one['ragqa']:.2f} | {one['same']} of {one['answers']} |"
+            )
     lines += [
         "",
         "**Text that is copied from nowhere**, a story of up to 96 tokens by the model without the adapter",
@@ -182,6 +183,10 @@ def table(result: dict[str, Any]) -> str:
                     f"{sum(row['tokens'] for row in rows) / sum(row['passes'] for row in rows):.2f} |"
                 )
     return "\n".join([*lines, "", *_notes(stages)])
+
+
+def _cells(stages: dict[str, Any], stage: str, dtype: str) -> list[dict[str, Any]]:
+    return list(stages.get(f"{stage} {dtype}", {"cells": []})["cells"])
 
 
 def _notes(stages: dict[str, Any]) -> list[str]:
@@ -227,27 +232,32 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     looks: dict[str, tuple[str, str]] = {
         "generate": ("#D55E00", "s"),
-        "prompt look-up": ("#E69F00", "^"),
+        "generate, merged": ("#CC79A7", "D"),
+        "look-up, merged": ("#E69F00", "^"),
         "ragqa": ("#0072B2", "o"),
         "reading": ("#555555", "x"),
     }
     with rc_context({"svg.hashsalt": "ragqa", "svg.fonttype": "path", "font.size": 9}):
         shown = [dtype for dtype in DTYPES if f"single {dtype}" in result["stages"]]
-        figure = Figure(figsize=(4.6 * len(shown), 3.4), layout="constrained")
-        for axes, dtype in zip(figure.subplots(1, len(shown), squeeze=False, sharey=True)[0], shown, strict=True):
-            budgets = result["stages"][f"single {dtype}"]["budgets"].values()
-            for way, (colour, mark) in looks.items():
-                name = "reading limit" if way == "reading" else way
-                axes.plot(
-                    [np.mean([row["tokens"] for row in rows]) for rows in budgets],
-                    [np.median([row["seconds"][way] for row in rows]) for rows in budgets],
-                    color=colour, marker=mark, label=name, linestyle="--" if way == "reading" else "-",
-                )  # fmt: skip
-            axes.set(title=dtype, xlabel="tokens of the answer", ylim=(0, None))
-            axes.grid(color="0.9")
-            axes.set_axisbelow(True)
-            axes.spines[["top", "right"]].set_visible(False)
-        figure.axes[0].set_ylabel("seconds")
+        figure = Figure(figsize=(4.4 * len(BUDGETS), 3.0 * len(shown)), layout="constrained")
+        panels = figure.subplots(len(shown), len(BUDGETS), squeeze=False, sharey=True)
+        for dtype, line in zip(shown, panels, strict=True):
+            for axes, context in zip(line, BUDGETS, strict=True):
+                cells = [c["rows"] for c in _cells(result["stages"], "single", dtype) if c["context"] == context]
+                for way, (colour, mark) in looks.items():
+                    name = "reading limit" if way == "reading" else way
+                    axes.plot(
+                        [np.mean([row["tokens"] for row in rows]) for rows in cells],
+                        [np.median([row["seconds"][way] for row in rows]) for rows in cells],
+                        color=colour, marker=mark, label=name, linestyle="--" if way == "reading" else "-",
+                    )  # fmt: skip
+                axes.set(title=f"{dtype}, prompts of up to {context:,} tokens", ylim=(0, None))
+                axes.grid(color="0.9")
+                axes.set_axisbelow(True)
+                axes.spines[["top", "right"]].set_visible(False)
+            line[0].set_ylabel("seconds")
+        for axes in panels[-1]:
+            axes.set_xlabel("tokens of the answer")
         figure.axes[0].legend(frameon=False)
         figure.savefig(path, metadata={"Date": None})
 

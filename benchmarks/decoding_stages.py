@@ -20,9 +20,10 @@ from ragqa.records import Retrieval
 from ragqa.settings import AnswerSettings
 
 SEED: Final = 0
-BUDGETS: Final = (64, 128, 256)
+# Limits of a prompt, in tokens, with those of the answers: what `ragqa fine-tune` and `ragqa ask` do of themselves.
+BUDGETS: Final = {448: (64, 128), 1024: (64, 128, 256)}
 BATCHES: Final = (8, 32)
-CONTEXT_TOKENS: Final = 1024
+LONGEST: Final = max(BUDGETS)
 # transformers' own suggestion for prompt look-up.
 LOOKED_UP: Final = 10
 _BATCH_BUDGET: Final = 128
@@ -30,6 +31,7 @@ _OPEN_BUDGET: Final = 96
 _EQUAL_BUDGET: Final = 48
 
 Answers = list[tuple[Prompt, Retrieval]]
+_LEAST: Final = max(map(max, BUDGETS.values())) + 16  # tokens of a description that fills every answer
 
 
 def main() -> None:
@@ -39,7 +41,9 @@ def main() -> None:
     print(json.dumps(found | {"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)}))
 
 
-def asked(index: Path, adapter: str | None, dtype: str, count: int, least: int) -> tuple[Answerer, Answers]:
+def asked(
+    index: Path, adapter: str | None, dtype: str, count: int, least: int, context: int = LONGEST
+) -> tuple[Answerer, Answers]:
     """Prompts of made questions about products whose descriptions have at least so many tokens."""
     from ragqa.index.tune import made_questions
 
@@ -50,19 +54,26 @@ def asked(index: Path, adapter: str | None, dtype: str, count: int, least: int) 
     if len(products) < count:
         raise SystemExit(f"{index}: {len(products)} descriptions of at least {least} tokens, {count} are needed")
     found = answerer.retriever.retrieve(made_questions(products, SEED), 5)
-    use = AnswerSettings(context_tokens=CONTEXT_TOKENS, max_new_tokens=max(BUDGETS))
-    prompts = Writer(answerer.trained).prompts(answerer.generator, found, use)
-    return answerer, list(zip(prompts, found, strict=True))
+    return answerer, prompted(answerer, found, context)
 
 
-def stock(adapter: str | None, dtype: str) -> Any:
-    """The same model as transformers and peft load it."""
+def prompted(answerer: Answerer, found: Sequence[Retrieval], context: int) -> Answers:
+    """What was found, with prompts of at most so many tokens."""
+    use = AnswerSettings(context_tokens=context, max_new_tokens=max(BUDGETS[LONGEST]))
+    return list(zip(Writer(answerer.trained).prompts(answerer.generator, found, use), found, strict=True))
+
+
+def stock(adapter: str | None, dtype: str, merged: bool = False) -> Any:
+    """The same model as transformers and peft load it, or with the adapter merged into its weights."""
     from ragqa import models
     from ragqa.generation.adapter import read_adapter
 
     trained = read_adapter(adapter) if adapter else None
     name = str(trained.base["name"]) if trained else models.DEFAULT_GENERATOR
     model, tokenizer, _ = models.load_generator(name, "cpu", dtype, adapter=adapter)
+    if merged:
+        adapted: Any = model
+        model = adapted.merge_and_unload(safe_merge=True)
     return Generator(model, tokenizer).model  # without the penalties of its own configuration
 
 
@@ -107,10 +118,11 @@ def single(index: Path, adapter: str, dtype: str, count: int) -> dict[str, Any]:
     """One answer at a time: each way, question by question, and the reading limit."""
     import torch
 
-    answerer, answers = asked(index, adapter, dtype, count, max(BUDGETS) + 16)
-    generator, plain = answerer.generator, stock(adapter, dtype)
+    answerer, answers = asked(index, adapter, dtype, count, _LEAST)
+    generator, plain, merged = answerer.generator, stock(adapter, dtype), stock(adapter, dtype, merged=True)
     pad = int(generator.tokenizer.pad_token_id)
-    result: dict[str, Any] = {"prompt_tokens": [len(prompt.ids) for prompt, _ in answers], "budgets": {}}
+    found_all = [found for _, found in answers]
+    cells = []
 
     def read(ids: Sequence[int]) -> None:
         with torch.inference_mode():
@@ -118,9 +130,10 @@ def single(index: Path, adapter: str, dtype: str, count: int) -> dict[str, Any]:
 
     for prompt, found in answers[:2]:
         generator.free([prompt], Writing(8), [found])
-        continued(plain, [prompt.ids], 8, pad)
-    for budget in BUDGETS:
-        rows = []
+        for model in (plain, merged):
+            continued(model, [prompt.ids], 8, pad)
+    for context, budget in ((context, budget) for context, budgets in BUDGETS.items() for budget in budgets):
+        rows, answers = [], prompted(answerer, found_all, context)
         for number, (prompt, found) in enumerate(answers):
             know_instructions(generator, answers[number - 1])
             seconds, (written,) = timed(generator.free, [prompt], Writing(budget), [found])
@@ -128,10 +141,14 @@ def single(index: Path, adapter: str, dtype: str, count: int) -> dict[str, Any]:
             rest, most = list(written.tokens[len(begin) - len(prompt.ids) :]), len(written.tokens)
             reading, _ = timed(read, [*prompt.ids, *written.tokens])
             slow, same = timed(continued, plain, [begin], len(rest), pad)
-            looked, _ = timed(continued, plain, [begin], len(rest), pad, prompt_lookup_num_tokens=LOOKED_UP)
+            times = {"ragqa": seconds, "reading": reading, "generate": slow}
+            times["generate, merged"], _ = timed(continued, merged, [begin], len(rest), pad)
+            for way, model in (("look-up", plain), ("look-up, merged", merged)):
+                times[way], _ = timed(continued, model, [begin], len(rest), pad, prompt_lookup_num_tokens=LOOKED_UP)
             rows.append(
                 {
-                    "seconds": {"ragqa": seconds, "generate": slow, "prompt look-up": looked, "reading": reading},
+                    "seconds": times,
+                    "prompt": len(prompt.ids),
                     "tokens": most,
                     "passes": written.passes,
                     "drafted": written.drafted,
@@ -140,21 +157,22 @@ def single(index: Path, adapter: str, dtype: str, count: int) -> dict[str, Any]:
                     "first_right": written.chosen == 0,
                 }
             )
-            print(budget, json.dumps(rows[-1]), file=sys.stderr, flush=True)
-        result["budgets"][budget] = rows
-    return result
+            print(context, budget, json.dumps(rows[-1]), file=sys.stderr, flush=True)
+        cells.append({"context": context, "budget": budget, "rows": rows})
+    return {"cells": cells}
 
 
 def together(index: Path, adapter: str, dtype: str, count: int) -> dict[str, Any]:
     """Many answers at once, in batches of like length."""
     answerer, answers = asked(index, adapter, dtype, count, _BATCH_BUDGET + 16)
-    generator, plain = answerer.generator, stock(adapter, dtype)
-    pad, result = int(generator.tokenizer.pad_token_id), {}
-    answers.sort(key=lambda one: len(one[0].ids))
+    generator, plain, merged = answerer.generator, stock(adapter, dtype), stock(adapter, dtype, merged=True)
+    pad, cells = int(generator.tokenizer.pad_token_id), []
+    found_all = [found for _, found in answers]
     generator.free([answers[0][0]], Writing(8), [answers[0][1]])
-    for size in BATCHES:
+    for context, size in ((context, size) for context in BUDGETS for size in BATCHES):
+        answers = sorted(prompted(answerer, found_all, context), key=lambda one: len(one[0].ids))
         groups = [answers[start : start + size] for start in range(0, len(answers), size)]
-        ours, theirs, same, tokens = 0.0, 0.0, 0, 0
+        times, same, tokens = {"ragqa": 0.0, "generate": 0.0, "generate, merged": 0.0}, 0, 0
         know_instructions(generator, answers[-1])
         for group in groups:
             prompts, found = [prompt for prompt, _ in group], [one for _, one in group]
@@ -162,14 +180,20 @@ def together(index: Path, adapter: str, dtype: str, count: int) -> dict[str, Any
             begun = [started(prompt, one, generator) for prompt, one in zip(prompts, written, strict=True)]
             most = max(len(one.tokens) for one in written) - len(begun[0]) + len(prompts[0].ids)
             slow, given = timed(continued, plain, begun, most, pad)
-            ours, theirs = ours + seconds, theirs + slow
+            quicker, _ = timed(continued, merged, begun, most, pad)
+            for way, took in zip(times, (seconds, slow, quicker), strict=True):
+                times[way] += took
             tokens += sum(len(one.tokens) for one in written)
             for prompt, begin, one, other in zip(prompts, begun, written, given, strict=True):
                 rest = list(one.tokens[len(begin) - len(prompt.ids) :])
                 same += other[: len(rest)] == rest
-            print(size, seconds, slow, file=sys.stderr, flush=True)
-        result[size] = {"answers": len(answers), "ragqa": ours, "generate": theirs, "same": same, "tokens": tokens}
-    return result
+            print(context, size, seconds, slow, quicker, file=sys.stderr, flush=True)
+        cells.append(
+            {"context": context, "batch": size, "answers": len(answers), "same": same, "tokens": tokens}
+            | times
+            | {"prompt": sum(len(prompt.ids) for prompt, _ in answers) / len(answers)}
+        )
+    return {"cells": cells}
 
 
 def open_ended(index: Path, _: str, dtype: str, count: int) -> dict[str, Any]:
@@ -231,8 +255,9 @@ def memory(index: Path, adapter: str, dtype: str, count: int) -> dict[str, Any]:
 def memory_generate(index: Path, adapter: str, dtype: str, count: int) -> dict[str, Any]:
     """The peak memory of `generate`, for the same prompts."""
     answerer, answers = asked(index, adapter, dtype, count, _BATCH_BUDGET + 16)
-    pad, model = int(answerer.generator.tokenizer.pad_token_id), answerer.generator.model
-    continued(model, [p.ids for p, _ in answers], _BATCH_BUDGET, pad)
+    pad = int(answerer.generator.tokenizer.pad_token_id)
+    del answerer  # its model must not count
+    continued(stock(adapter, dtype), [p.ids for p, _ in answers], _BATCH_BUDGET, pad)
     return {"answers": len(answers)}
 
 

@@ -33,7 +33,7 @@ WAY = [
 ]
 # Within the packages whose modules are steps themselves.
 STEPS = {
-    "models": ["source", "packaged", "device", "precision", "attention", "load"],
+    "models": ["source", "packaged", "device", "precision", "attention", "llama", "llama_files", "load"],
     "catalogue": ["columns", "formats", "read", "clean", "store", "export"],
     "retrieval": [
         "text", "question", "bert", "embed", "int8", "gpu", "dense", "rows", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from ragqa.models.llama import KeyValues, LlamaReader
+
 if TYPE_CHECKING:
     import torch
 
@@ -15,6 +17,15 @@ _SAME_HALF: Final = 0.3
 _HOLE: Final = 24
 
 
+def new_cache(model: Any, layers: Sequence[tuple[torch.Tensor, torch.Tensor]] = ()) -> Any:
+    """A model's cache of keys and values, with what is known already, by layer, (answers, heads, places, size) each."""
+    if isinstance(model, LlamaReader):
+        return KeyValues(layers)
+    from transformers import DynamicCache
+
+    return DynamicCache(layers or None, config=model.config)
+
+
 def can_roll_back(model: Any, most: int) -> bool:
     """Whether a model has a cache of keys and values that forgets its last places without a trace.
 
@@ -22,6 +33,8 @@ def can_roll_back(model: Any, most: int) -> bool:
         model: a language model.
         most: tokens that prompt and answer have at most: a window that is longer slides over nothing.
     """
+    if isinstance(model, LlamaReader):
+        return True
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -45,7 +58,6 @@ def takes_holes(model: Any) -> bool:
     One that tells positions by the place in the cache does not.
     """
     import torch
-    from transformers import DynamicCache
 
     last = int(model.config.get_text_config().vocab_size) - 1
     ids = [min(4 + step, last) for step in range(6)]
@@ -53,7 +65,7 @@ def takes_holes(model: Any) -> bool:
     for hole in (0, _HOLE):
         tokens, counts = [*ids[:2], *[last] * hole, *ids[2:]], [1, 1, *[0] * hole, 1, 1, 1, 1]
         at = [sum(counts[: place + 1]) - 1 for place in range(len(tokens))]
-        cache: Any = DynamicCache(config=model.config)
+        cache = new_cache(model)
         with torch.inference_mode():
             for start, stop in ((0, 2 + hole), (2 + hole, len(tokens))):
                 logits = model(
@@ -68,17 +80,16 @@ def takes_holes(model: Any) -> bool:
     return bool((found[0] - found[1]).abs().max() < same)
 
 
-def joined(caches: Sequence[Any], config: Any) -> Any:
+def joined(caches: Sequence[Any], model: Any) -> Any:
     """Several caches as one, filled up in front so that all end together; they themselves are emptied."""
-    from transformers import DynamicCache
-
     places = max(cache.get_seq_length() for cache in caches)
-    layers = []
+    layers: list[tuple[torch.Tensor, torch.Tensor]] = []
     for parts in zip(*(cache.layers for cache in caches), strict=True):
-        layers.append(tuple(_stacked([getattr(part, name) for part in parts], places) for name in ("keys", "values")))
+        keys, values = (_stacked([getattr(part, name) for part in parts], places) for name in ("keys", "values"))
+        layers.append((keys, values))
         for part in parts:
             part.keys = part.values = None
-    return DynamicCache(layers, config=config)
+    return new_cache(model, layers)
 
 
 def _stacked(tensors: Sequence[torch.Tensor], places: int) -> torch.Tensor:

@@ -17,7 +17,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ragqa.generation.caches import joined, takes_holes
+from ragqa.generation.caches import joined, new_cache, takes_holes
 from ragqa.generation.drafts import Draft, Drafter
 from ragqa.generation.prefixes import Prefixes
 from ragqa.generation.verify import Sampling, agreed, drawn
@@ -166,13 +166,8 @@ class Decoder:
 
     def _begin(self, prompts: Sequence[Sequence[int]], answers: Sequence[Answering] = ()) -> _Read:
         """What is known of prompts before they are read: at least a token of each is left to read."""
-        from transformers import DynamicCache
-
         same, known = (0, None) if self.prefixes is None else self.prefixes.longest(prompts)
-        if known is None:
-            cache: Any = DynamicCache(config=self._model.config)
-        else:
-            cache = DynamicCache(known.beginning(same, len(prompts)), config=self._model.config)
+        cache = new_cache(self._model, () if known is None else known.beginning(same, len(prompts)))
         return _Read(list(answers), cache, [list(prompt[same:]) for prompt in prompts], prompts)
 
     def _passed(self, read: _Read, sampling: Sampling | None, draws: torch.Generator | None) -> list[Answering]:
@@ -274,7 +269,7 @@ class Decoder:
         whole = int(lengths.max())
         return _Read(
             [answer for read in reads for answer in read.answers],
-            joined([read.cache for read in reads], self._model.config),
+            joined([read.cache for read in reads], self._model),
             [pending for read in reads for pending in read.pending],
             counts=(torch.arange(whole) >= whole - lengths[:, None]).to(self._model.device),
         )

@@ -23,8 +23,7 @@ from ragqa.generation.prefixes import Prefixes
 from ragqa.generation.prompt import Prompt, cut_at_tokens
 from ragqa.generation.sources import Written
 from ragqa.generation.verify import Sampling
-from ragqa.models.attention import use_blocks
-from ragqa.models.precision import pack_linear
+from ragqa.models.llama import LlamaReader
 from ragqa.records import Retrieval
 
 if TYPE_CHECKING:
@@ -62,24 +61,16 @@ class Generator:
     """
 
     def __init__(self, model: Any, tokenizer: Any, choice: Choice | None = None) -> None:
-        import transformers
-
-        configuration: Any = transformers.GenerationConfig
         self.model = model
         self.tokenizer = tokenizer
         self.choice = choice
         self.encodes = bool(model.config.is_encoder_decoder)
         self.numbers = number_tokens(tokenizer) if choice else ()
-        ends = model.generation_config.eos_token_id
+        ends = model.config.ends if isinstance(model, LlamaReader) else model.generation_config.eos_token_id
         ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
         self._ends = sorted({*ends, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])})
-        # A model's own configuration may hold penalties and sampling, which are not greedy decoding and harm copying.
-        model.generation_config = configuration(
-            do_sample=False,
-            eos_token_id=self._ends or None,
-            pad_token_id=tokenizer.pad_token_id,
-            decoder_start_token_id=decoder_start(model) if self.encodes else None,
-        )
+        if not isinstance(model, LlamaReader):
+            self._write_plainly(model)
         self.decoder = None if self.encodes else Decoder(model, self._ends, Prefixes(_PREFIXES))
 
     @property
@@ -177,6 +168,18 @@ class Generator:
             end = [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else []
             found.append([*self.numbers[place + 1 : place + 2], *ids, *end])
         return found
+
+    def _write_plainly(self, model: Any) -> None:
+        """A model's own configuration may hold penalties and sampling, which are not greedy decoding and harm copying."""
+        import transformers
+
+        configuration: Any = transformers.GenerationConfig
+        model.generation_config = configuration(
+            do_sample=False,
+            eos_token_id=self._ends or None,
+            pad_token_id=self.tokenizer.pad_token_id,
+            decoder_start_token_id=decoder_start(model) if self.encodes else None,
+        )
 
     def _drafting(self, prompts: Sequence[Prompt], writing: Writing) -> Decoder | None:
         """What drafts are read with; None for a model that must write token by token."""
@@ -328,21 +331,6 @@ class _Answer:
             assert generator.choice and found  # noqa: S101, PT018  (for the type checker)
             self._chosen = generator.choice.pick(shown, found.question.subject, found.confidence, told)
         return numbers[(self._chosen[0] or 0) + 1]
-
-
-def ready_to_read(model: Any) -> Any:
-    """A model that is only asked from now on, made faster where it is one that this is known of.
-
-    An adapter is merged into the weights, which else takes a third of the time of a prompt; for the rest see `pack_linear`
-    and `use_blocks`. What was given is not to be used any more.
-    """
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload(safe_merge=True)
-    # Others, such as state-space models, look into their layers' weights.
-    if model.device.type == "cpu" and can_roll_back(model, 1):
-        pack_linear(model)
-        use_blocks(model)
-    return model
 
 
 def decoder_start(model: Any) -> int:

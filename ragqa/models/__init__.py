@@ -14,6 +14,7 @@ from ragqa.models.load import (
     load_configuration,
     load_embedder,
     load_generator,
+    load_reader,
     load_reranker,
     load_tokenizer,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "load_configuration",
     "load_embedder",
     "load_generator",
+    "load_reader",
     "load_reranker",
     "load_tokenizer",
 ]

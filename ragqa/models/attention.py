@@ -2,7 +2,8 @@
 
 torch's own kernel takes 17 ms a layer for a prompt of 900 tokens of SmolLM2-135M on 2 cores, and 23 ms where a part of the
 prompt is known already, since it then adds up a mask; products over the places that a block may look at take 11 ms in
-both cases. They are in float32 whatever the model's format.
+both cases, and 9 ms where the shares that multiply values are rounded to bfloat16, as torch's own kernel does with them.
+Products of queries and keys are in float32 whatever the model's format.
 """
 
 from __future__ import annotations
@@ -51,16 +52,16 @@ def by_blocks(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, s
     batch, heads, count, size = queries.shape
     shared, known = heads // keys.shape[1], keys.shape[2] - count
     asked = (queries * scale).float().view(batch, keys.shape[1], shared, count, size)
-    turned, told = keys.float().transpose(2, 3), values.float()
+    turned, told = keys.float().transpose(2, 3), values if values.dtype == torch.bfloat16 else values.float()
     later = torch.full((_BLOCK, _BLOCK), float("-inf")).triu(1)
-    seen = torch.empty(batch, count, keys.shape[1], shared, values.shape[3])
+    seen = torch.empty(batch, count, keys.shape[1], shared, values.shape[3], dtype=told.dtype)
     for start in range(0, count, _BLOCK):
         stop = min(count, start + _BLOCK)
         here = known + stop
         products = asked[:, :, :, start:stop].reshape(batch, keys.shape[1], -1, size) @ turned[..., :here]
         each = products.view(batch, keys.shape[1], shared, stop - start, here)
         each[..., known + start :] += later[: stop - start, : stop - start]
-        found = products.softmax(-1) @ told[:, :, :here]
+        found = products.softmax(-1).to(told.dtype) @ told[:, :, :here]
         seen[:, start:stop] = found.view(batch, keys.shape[1], shared, stop - start, -1).permute(0, 3, 1, 2, 4)
     return seen.view(batch, count, heads, -1).to(values.dtype)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +16,8 @@ from ragqa.models.source import ModelSource, in_folder, is_hub_id, on_hub, quiet
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from ragqa.models.llama import LlamaReader
 
 _CROSS_ENCODER: Final = "cross-encoder/ms-marco-MiniLM-L6-v2"  # for messages
 
@@ -132,9 +136,7 @@ def load_generator(
     Raises:
         ModelError: it cannot be found or is no such model.
     """
-    for needed in ("adapter_config.json", "adapter_model.safetensors"):
-        if adapter is not None and not (Path(adapter) / needed).is_file():
-            raise ModelError(f"{adapter}: no LoRA adapter in this folder ({needed} is missing)")
+    _check_adapter(adapter)
     source = find_model(name)
     place = choose_device(device)
     number_format = choose_dtype(dtype, place)
@@ -157,6 +159,34 @@ def load_generator(
     return model.to(place).eval(), tokenizer, source
 
 
+def load_reader(
+    name: str = DEFAULT_GENERATOR, device: str = "auto", dtype: str = "auto", adapter: str | None = None
+) -> tuple[PreTrainedModel | LlamaReader, PreTrainedTokenizerBase, ModelSource]:
+    """The same, for reading and writing alone: on a CPU a `LlamaReader` where the model is of that kind.
+
+    Args, Raises: see `load_generator`.
+    """
+    _check_adapter(adapter)
+    place = choose_device(device)
+    if place == "cpu":
+        from ragqa.models.llama_files import read_llama
+
+        source = find_model(name)
+        # Who asks for a model says which it was; a thread that computes hashes leaves the other one to read.
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(getattr, source, "weights_sha256")
+            tokenizer = load_tokenizer(source)
+            if reader := read_llama(source.folder, choose_dtype(dtype, place), adapter):
+                return reader, tokenizer, source
+    return load_generator(name, device, dtype, adapter)
+
+
+def _check_adapter(adapter: str | None) -> None:
+    for needed in ("adapter_config.json", "adapter_model.safetensors"):
+        if adapter is not None and not (Path(adapter) / needed).is_file():
+            raise ModelError(f"{adapter}: no LoRA adapter in this folder ({needed} is missing)")
+
+
 def load_configuration(source: ModelSource) -> PretrainedConfig:
     """Load a language model's configuration.
 
@@ -173,17 +203,34 @@ def load_configuration(source: ModelSource) -> PretrainedConfig:
     return configuration
 
 
+def _tokenizer_class(folder: Path) -> Any:
+    """The class of a folder's tokenizer: where it says that it is all in tokenizer.json, the one that reads that.
+
+    `AutoTokenizer` comes to the same, but imports the models' code first, which takes 1.5 s.
+    """
+    said = None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        said = json.loads((folder / "tokenizer_config.json").read_text("utf-8")).get("tokenizer_class")
+    if said in ("TokenizersBackend", "PreTrainedTokenizerFast") and (folder / "tokenizer.json").is_file():
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
+
+
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Load a language model's tokenizer, padding on the left.
 
     Raises:
         ModelError: it has none, or one without a fast form.
     """
-    from transformers import AutoTokenizer
-
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+            tokenizer: PreTrainedTokenizerBase = _tokenizer_class(source.folder).from_pretrained(
+                source.folder, local_files_only=True
+            )
     except Exception as error:  # a hostile or broken folder raises anything
         raise ModelError(f"{source.name}: cannot be loaded as a language model ({first_line(error)})") from error
     if not tokenizer.is_fast:

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from ragqa.generation.caches import can_roll_back, takes_holes
 from ragqa.generation.decode import Answering, Decoder
 from ragqa.generation.drafts import Drafter
-from ragqa.generation.generator import ready_to_read
+from ragqa.generation.opening import ready_to_read
 from ragqa.generation.prefixes import Prefixes
 from ragqa.generation.verify import Sampling
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from ragqa import models
-from ragqa.generation.generator import Generator, Writing, ready_to_read
+from ragqa.generation.generator import Generator, Writing
+from ragqa.generation.opening import ready_to_read
 from ragqa.generation.prompt import Prompt, PromptBuilder, PromptTemplate
 from ragqa.records import Candidate, Product
 from ragqa.retrieval.question import parse_question
