@@ -31,6 +31,7 @@ _HOME = {
     "Source": "ragqa.records",
     "Span": "ragqa.records",
     "build_index": "ragqa.index.build",
+    "export": "ragqa.training.export",
     "fine_tune_retriever": "ragqa.training.embedder",
     "fine_tune": "ragqa.training.fine_tune",
     "merge": "ragqa.training.merge",
@@ -55,6 +56,7 @@ __all__ = [
     "Source",
     "Span",
     "build_index",
+    "export",
     "fine_tune",
     "fine_tune_retriever",
     "merge",
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from ragqa.settings import AnswerSettings, CleaningSettings
     from ragqa.streams import AnswerStream
     from ragqa.training.embedder import fine_tune_retriever
+    from ragqa.training.export import export
     from ragqa.training.fine_tune import fine_tune
     from ragqa.training.merge import merge
     from ragqa.training.pairs import RetrieverTrainingSettings

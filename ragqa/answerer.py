@@ -93,12 +93,10 @@ class Answerer:
 
         Args:
             path: an index folder, a folder written by `save_pretrained`, or a Hub id ``owner/name``.
-            generator: a language model (Hub id or folder); None takes the saved one, the one the adapter was trained
-                on, or the default.
-            adapter: a folder with a LoRA adapter for it, such as `ragqa.fine_tune` writes.
+            generator: a language model (Hub id or folder); None takes the saved one, the adapter's, or the default.
+            adapter: a folder with a LoRA adapter for it, such as `ragqa.fine_tune` writes, or one merged or exported.
             embedder: where the encoder that built the index lies now; None takes it by its name.
-            reranker: a cross-encoder (Hub id or folder) that reads the first candidates again, see `AnswerSettings`; None
-                takes the saved one, if there is one.
+            reranker: a cross-encoder (Hub id or folder) for the first candidates; None takes the saved one, if any.
             device, dtype: "auto", or as in ``--device`` and ``--dtype``.
             settings: how questions are answered; None takes what the adapter was trained with, or the defaults.
             verify: how thoroughly the index is checked, see `ragqa.open_index`.
@@ -111,6 +109,8 @@ class Answerer:
                 and reranker are loaded when first needed.)
         """
         server = as_server(server, server_model)
+        if adapter and generator is None and (whole := read_adapter(adapter)) and whole.merged:
+            generator, adapter = adapter, None  # with the adapter in it
         folder = Path(path)
         if not folder.exists() and models.is_hub_id(str(path)):
             folder = models.fetch_folder(str(path))

@@ -31,6 +31,7 @@ COMMANDS: Final = {
         "compare plain and retrieval-conditioned fine-tuning, and none, with intervals",
     ),
     "merge": ("ragqa.commands.merge", "merge an adapter into its base model"),
+    "export": ("ragqa.commands.export", "export an adapter's model for a server: vLLM, llama.cpp, Ollama"),
     "ask": ("ragqa.commands.ask", "answer questions from an index, with sources"),
 }
 

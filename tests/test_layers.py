@@ -33,7 +33,7 @@ WAY = [
 ]
 # Within the packages whose modules are steps themselves.
 STEPS = {
-    "models": ["source", "packaged", "device", "precision", "attention", "llama", "llama_files", "load"],
+    "models": ["source", "packaged", "device", "gguf", "precision", "attention", "llama", "llama_files", "load"],
     "catalogue": ["columns", "formats", "read", "clean", "store", "export"],
     "retrieval": [
         "text", "question", "bert", "embed", "int8", "gpu", "dense", "rows", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",
@@ -48,6 +48,7 @@ STEPS = {
     "training": [
         "groups", "questions", "splits", "contexts", "recipe", "examples", "tokens", "packs", "tree_attention", "lora", "batches",
         "checkpoints", "workplace", "device", "fit", "plan", "judge", "documents", "fine_tune", "merge",
+        "gguf_vocabulary", "gguf_file", "export",
         "pairs", "recall", "embedder_card", "contrastive", "embedder",
     ],
     "evaluation": [
@@ -64,6 +65,7 @@ SHIMS = {
     "fine_tune_retriever",
     "benchmark",
     "merge",
+    "export",
     "ask",
     "__init__",
 }
@@ -117,6 +119,7 @@ def test_only_one_package_calls_from_pretrained_of_the_libraries() -> None:
     assert callers == {
         "models/load.py",
         "models/packaged.py",
+        "models/gguf.py",
         "commands/ask.py",
         "training/fine_tune.py",
         "comparison/steps.py",

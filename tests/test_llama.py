@@ -123,6 +123,24 @@ def test_known_keys_and_values_are_copied(pair: tuple[Any, LlamaReader]) -> None
 
 
 @torch.inference_mode()
+def test_several_are_joined_so_that_all_end_together(pair: tuple[Any, LlamaReader]) -> None:
+    model, reader = pair
+    given, more = [ids(1, 12), ids(1, 40, 1), ids(1, 1, 2)], ids(3, 4, 5)
+    caches = [KeyValues() for _ in given]
+    for one, cache in zip(given, caches, strict=True):
+        reader(one, past_key_values=cache)
+    whole = KeyValues.joined(caches)
+    assert whole.get_seq_length() == 40
+    assert all(layer.keys.numel() == 0 for cache in caches for layer in cache.layers)
+    lengths = torch.tensor([one.shape[1] for one in given])
+    mask = (torch.arange(44) >= 40 - lengths[:, None]).long()
+    places = lengths[:, None] + torch.arange(4)
+    found = reader(more, past_key_values=whole, attention_mask=mask, position_ids=places).logits
+    for row, one in enumerate(given):
+        assert alike(found[row], model(torch.cat([one, more[row : row + 1]], 1)).logits[0, -4:])
+
+
+@torch.inference_mode()
 def test_bfloat16_is_near(tmp_path: Path) -> None:
     model = saved(tmp_path, _KINDS["llama"]())
     reader = read_llama(tmp_path, torch.bfloat16)

@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, help=f"prompts read at once (default: {default.batch_size})")
     parser.add_argument("--generator", metavar="ID", help=f"a language model (default: {DEFAULT_GENERATOR})")
-    parser.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter for it")
+    parser.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter for it, or one merged or exported")
     parser.add_argument("--reranker", metavar="ID", help="a cross-encoder that reads the first candidates again")
     parser.add_argument("--embedder", metavar="ID", help="where the index's embedder lies now, if it moved")
     parser.add_argument(

@@ -82,6 +82,8 @@ def takes_holes(model: Any) -> bool:
 
 def joined(caches: Sequence[Any], model: Any) -> Any:
     """Several caches as one, filled up in front so that all end together; they themselves are emptied."""
+    if isinstance(model, LlamaReader):
+        return KeyValues.joined(caches)
     places = max(cache.get_seq_length() for cache in caches)
     layers: list[tuple[torch.Tensor, torch.Tensor]] = []
     for parts in zip(*(cache.layers for cache in caches), strict=True):

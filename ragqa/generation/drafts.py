@@ -1,7 +1,8 @@
 """What an answer may go on with: the texts it may be copied from, at the place where they agree with its end.
 
 Inference with reference (Yang et al. 2023, arXiv 2304.04487): where the last tokens of an answer stand in a source, what
-follows there is likely to follow here. The longest such agreement is taken, over all sources.
+follows there is likely to follow here. The longest such agreement is taken, over all sources; the answer itself is one,
+for what repeats.
 
 A token of a draft is worth reading as long as it is likelier to be used than it is dear, its price being the share of a
 pass over one token that it adds to the pass. How likely it is depends on how long the agreement is, and on how often
@@ -19,7 +20,7 @@ from typing import Final
 
 # Tokens that are right before the first wrong one, at first, and drafts seen: by how many tokens agree. An agreement of
 # three tokens is hardly ever by chance, one of one token is (a comma stands anywhere).
-_PRIOR: Final = {"one": (1.0, 1.0), "two": (4.0, 1.0), "more": (40.0, 1.0), "resumed": (8.0, 1.0), "begun": (40.0, 1.0)}
+_PRIOR: Final = {"one": (1.0, 1.0), "two": (4.0, 1.0), "more": (40.0, 1.0), "resumed": (8.0, 1.0), "begun": (80.0, 1.0)}
 # The beginning of an answer, where it is that of a source, tells as much as so many tokens.
 _BEGINNING: Final = 2
 # After a token that differs from the source, the source is looked for again so many tokens further on at most.
@@ -54,9 +55,10 @@ class Drafter:
         self._places: dict[int, list[int]] = defaultdict(list)
         for source in sources:
             for token in source:
-                self._places[token].append(len(self._tokens))
-                self._tokens.append(token)
+                self._add(token)
             self._ends.append(len(self._tokens))
+        # What was written may be written again; it is a source that grows.
+        self._ends.append(len(self._tokens))
         self._price = math.log(price)
         self._seen = {kind: list(counts) for kind, counts in _PRIOR.items()}
         # By the place that would come next: how many tokens before it agree with the answer's end.
@@ -66,7 +68,7 @@ class Drafter:
 
     def append(self, tokens: Sequence[int]) -> None:
         """Go on after tokens that the answer got."""
-        starts = {0, *self._ends}
+        starts = {0, *self._ends[:-1]}  # without the answer's own end, which goes on
         for token in tokens:
             # An answer's beginning agrees with a source's.
             before = self._agreeing if self._begun else dict.fromkeys(starts, _BEGINNING)
@@ -78,6 +80,8 @@ class Drafter:
                 best = self._best()
                 if self._agreeing[best] > 1:
                     self._last = best
+            self._add(token)
+            self._ends[-1] += 1
 
     def learn(self, draft: Draft, right: int) -> None:
         """Take note of how many tokens of a draft were right."""
@@ -100,6 +104,10 @@ class Drafter:
             near = [p for p in self._agreeing if 0 < p - self._last <= _RESUMED] if self._last >= 0 else []
             return self._from(min(near), "resumed", most) if near else self._from(place, "one", most)
         return self._from(place, "two" if agreeing == 2 else "more", most)
+
+    def _add(self, token: int) -> None:
+        self._places[token].append(len(self._tokens))
+        self._tokens.append(token)
 
     def _best(self) -> int:
         """The longest agreement; of equal ones the one that goes on from what was copied last, or the first."""

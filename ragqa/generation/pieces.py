@@ -43,6 +43,13 @@ class Pieces:
                 self._look_for_stop(start)
         return self._new(self._certain())
 
+    def take(self, text: str) -> str:
+        """Take text that somebody else decoded; gives the text that is certain now and was not before."""
+        if not self.stopped:
+            start, self._raw = len(self._raw), self._raw + text
+            self._look_for_stop(start)
+        return self._new(self._certain())
+
     def close(self) -> str:
         """The rest of the text."""
         return self._new(len(self.text))

@@ -2,7 +2,7 @@
 
 The prompts are the local generator's, built with the model's own tokenizer; its weights are not read here. They are sent
 as raw text, control tokens and all, so the server must take it as it is. vLLM and llama.cpp's server do; Ollama puts a
-model's ``TEMPLATE`` around it, which has to be ``{{ .Prompt }}`` (a Modelfile of two lines: ``FROM`` and ``TEMPLATE``).
+model's ``TEMPLATE`` around it, which has to be ``{{ .Prompt }}``, as in the Modelfile that ``ragqa export`` writes.
 
 A server puts the token with which texts begin before every prompt, where its tokenizer does. Where the chat template has
 written it, too, the model would read it twice: there it is left out of what is sent. Whether the tokenizer does is tried
@@ -46,17 +46,6 @@ _Told = TypeVar("_Told")
 
 class _UntoldError(ServerError):
     """The server gives no log-probabilities."""
-
-
-class _Text(Pieces):
-    """`Pieces` of a text that somebody else decoded."""
-
-    def take(self, text: str) -> str:
-        """Take more of it; gives the text that is certain now and was not before."""
-        if not self.stopped:
-            start, self._raw = len(self._raw), self._raw + text
-            self._look_for_stop(start)
-        return self._new(self._certain())
 
 
 class RemoteGenerator:
@@ -193,8 +182,8 @@ class RemoteGenerator:
             body["stop"] = list(writing.stop)
         return body
 
-    def _text(self, writing: Writing) -> _Text:
-        return _Text(self.tokenizer, "]" if self.choice else "", writing.stop)
+    def _text(self, writing: Writing) -> Pieces:
+        return Pieces(self.tokenizer, "]" if self.choice else "", writing.stop)
 
     def _each(self, ask: Callable[[Call, _Asked], _Told], asked: Sequence[_Asked]) -> list[_Told]:
         """What is answered to each, in order, several being asked at once; none goes on where one fails."""

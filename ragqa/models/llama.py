@@ -75,6 +75,31 @@ class KeyValues:
         self._places = layers[0][0].shape[2] if layers else 0
         self._kept = [Layer(*(_grown(one, self._places + _GROWTH) for one in layer)) for layer in layers]
 
+    @classmethod
+    def joined(cls, caches: Sequence[KeyValues]) -> KeyValues:
+        """Several as one, filled up with zeros in front so that all end together; they themselves are emptied."""
+        whole = cls()
+        whole._places = max(cache._places for cache in caches)
+        for parts in zip(*(cache._kept for cache in caches), strict=True):
+            answers = sum(part.keys.shape[0] for part in parts)
+            shape = (answers, parts[0].keys.shape[1], whole._places + _GROWTH, parts[0].keys.shape[3])
+            layer = Layer(parts[0].keys.new_zeros(shape), parts[0].values.new_zeros(shape))
+            row = 0
+            for cache, part in zip(caches, parts, strict=True):
+                here = (
+                    slice(row, row + part.keys.shape[0]),
+                    slice(None),
+                    slice(whole._places - cache._places, whole._places),
+                )
+                layer.keys[here], layer.values[here] = (
+                    part.keys[:, :, : cache._places],
+                    part.values[:, :, : cache._places],
+                )
+                row += part.keys.shape[0]
+                part.keys = part.values = part.keys[:0, :, :0].clone()
+            whole._kept.append(layer)
+        return whole
+
     @property
     def layers(self) -> list[Layer]:
         """What is in use of each layer."""
@@ -94,20 +119,19 @@ class KeyValues:
         for layer in self._kept:
             layer.keys, layer.values = layer.keys[indices], layer.values[indices]
 
-    def begin(self, count: int, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    def begin(self, answers: int, count: int, config: LlamaConfig, dtype: torch.dtype) -> None:
         """Make room for a pass.
 
         Args:
-            count: places that it adds.
-            shape: layers there are, heads and their size.
+            answers: how many there are.
+            count: places that it adds to each.
+            config: the model's.
             dtype: of keys and values.
         """
-        layers, heads, size = shape
         places = self._places + count
         if not self._kept:
-            self._kept = [
-                Layer(*(torch.empty(0, heads, 0, size, dtype=dtype) for _ in range(2))) for _ in range(layers)
-            ]
+            shape = (answers, config.shared, places + _GROWTH, config.size)
+            self._kept = [Layer(*(torch.empty(shape, dtype=dtype) for _ in range(2))) for _ in range(config.layers)]
         if places > self._kept[0].keys.shape[2]:
             for layer in self._kept:
                 layer.keys, layer.values = (_grown(one, places + _GROWTH) for one in (layer.keys, layer.values))
@@ -115,10 +139,6 @@ class KeyValues:
     def put(self, number: int, keys: torch.Tensor, values: torch.Tensor) -> Layer:
         """Add a layer's keys and values, (answers, new places, heads, size); gives all of that layer."""
         layer, stop = self._kept[number], self._places + keys.shape[1]
-        if layer.keys.shape[0] != keys.shape[0]:
-            layer.keys, layer.values = (
-                one.new_empty(keys.shape[0], *one.shape[1:]) for one in (layer.keys, layer.values)
-            )
         layer.keys[:, :, self._places : stop] = keys.transpose(1, 2)
         layer.values[:, :, self._places : stop] = values.transpose(1, 2)
         return Layer(layer.keys[:, :, :stop], layer.values[:, :, :stop])
@@ -187,7 +207,7 @@ class LlamaReader:
         answers, count = input_ids.shape
         before = cache.get_seq_length()
         kept = min(logits_to_keep or count, count)
-        cache.begin(count, (len(self._layers), self._shared, self._size), self.dtype)
+        cache.begin(answers, count, self.config, self.dtype)
         if position_ids is None:
             position_ids = torch.arange(before, before + count)[None]
         angles = position_ids[..., None].float() * self._turns

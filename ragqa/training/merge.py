@@ -12,7 +12,7 @@ import torch
 
 from ragqa import models
 from ragqa.errors import InputError, ModelError
-from ragqa.files import replace_folder, write_json
+from ragqa.files import copy_file, replace_folder, write_json
 from ragqa.generation.adapter import MANIFEST, read_adapter
 from ragqa.generation.generator import Generator
 from ragqa.index.lock import writing_lock
@@ -56,12 +56,12 @@ def merge(
     trained = read_adapter(folder)
     if trained is None or trained.merged:
         raise InputError(f"{adapter}: holds no adapter that ragqa.fine_tune wrote")
-    prompts = _prompts(folder / PROMPTS)
+    prompts = read_prompts(folder)
     workplace.check_out(path, KIND, resume=False, overwrite=overwrite)
     name = generator or str(trained.base["name"])
     model, tokenizer, source = models.load_generator(name, device, "float32", adapter=str(folder))
     trained.check_base(source)
-    before = _answers(model, tokenizer, prompts)
+    before = answered(model, tokenizer, prompts)
     work = workplace.work_folder(path)
     with writing_lock(work):
         try:
@@ -74,13 +74,10 @@ def merge(
                 tokenizer.save_pretrained(str(finished))
             del model, adapted, plain
             again, reloaded, _ = models.load_generator(str(finished), device, dtype)
-            after = _answers(again, reloaded, prompts)
-            same = [old == new for (old, _), (new, _) in zip(before, after, strict=True)]
-            apart = max((float((x - y).abs().max()) for (_, x), (_, y) in zip(before, after, strict=True)), default=0.0)
-            say(f"{sum(same)} of {len(same)} answers are the same; log-probabilities differ by {apart:.2g} at most")
-            if not all(same):
+            same, apart = agreement(before, answered(again, reloaded, prompts))
+            if same < len(prompts):
                 raise ModelError(
-                    f"{path}: not written, the merged model in {dtype} answers {len(same) - sum(same)} of {len(same)} "
+                    f"{path}: not written, the merged model in {dtype} answers {len(prompts) - same} of {len(prompts)} "
                     "test prompts otherwise than the adapter"
                     + ("; merge in float32" if dtype != "float32" else f" (log-probabilities differ by {apart:.2g})")
                 )
@@ -88,13 +85,14 @@ def merge(
                 "kind": KIND,
                 "merged": {
                     "dtype": dtype,
-                    "prompts": len(same),
-                    "same_answers": sum(same),
+                    "prompts": len(prompts),
+                    "same_answers": same,
                     "largest_log_prob_difference": apart,
                     "adapter_sha256": models.ModelSource("", "folder", "", folder).weights_sha256,
                     "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 },
             }
+            copy_file(folder / PROMPTS, finished / PROMPTS)
             flush(finished)
             write_json(finished / MANIFEST, manifest)
             replace_folder(finished, path.absolute())
@@ -103,17 +101,38 @@ def merge(
     return manifest
 
 
-def _prompts(path: Path) -> list[str]:
+def read_prompts(folder: Path) -> list[str]:
+    """The prompts on which a model is compared with what it was made from, as fine-tune wrote them beside the adapter.
+
+    Raises:
+        InputError: they are not there.
+    """
+    path = folder / PROMPTS
     try:
         return [json.loads(line)["prompt"] for line in path.read_text("utf-8").splitlines()]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read; the adapter's test prompts are needed to check the merge") from error
+        raise InputError(
+            f"{path}: cannot be read; the adapter's test prompts are needed to check the result"
+        ) from error
 
 
-def _answers(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[tuple[list[int], torch.Tensor]]:
-    """For each prompt the tokens of the greedy answer, and the log-probabilities of its first token."""
-    generator, found = Generator(model, tokenizer), []
-    for prompt in prompts:
-        ids = tokenizer(prompt, add_special_tokens=not tokenizer.chat_template)["input_ids"]
-        found.append(generator.greedy(ids, _NEW_TOKENS))
-    return found
+Answered = tuple[list[int], torch.Tensor]
+
+
+def answered(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[Answered]:
+    """For each prompt the tokens of the greedy answer, and the log-probabilities of its first token, (vocabulary,)."""
+    generator = Generator(model, tokenizer)
+    return [generator.greedy(ids, _NEW_TOKENS) for ids in prompt_ids(tokenizer, prompts)]
+
+
+def prompt_ids(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
+    """The tokens of prompts."""
+    return [list(tokenizer(prompt, add_special_tokens=not tokenizer.chat_template)["input_ids"]) for prompt in prompts]
+
+
+def agreement(before: Sequence[Answered], after: Sequence[Answered]) -> tuple[int, float]:
+    """How many answers are the same, and by how much the first token's log-probabilities differ at most; says so."""
+    same = sum(old == new for (old, _), (new, _) in zip(before, after, strict=True))
+    apart = max((float((x - y).abs().max()) for (_, x), (_, y) in zip(before, after, strict=True)), default=0.0)
+    say(f"{same} of {len(before)} answers are the same; log-probabilities differ by {apart:.2g} at most")
+    return same, apart

@@ -124,8 +124,8 @@ def check_space(work: Path, needed: int) -> None:
     free = shutil.disk_usage(work).free
     if free < needed:
         raise StorageError(
-            f"training needs about {needed / 1e6:,.0f} MB in {work.parent} for its checkpoints, and {free / 1e6:,.0f} "
-            "MB are free; free some, or choose another place with --out"
+            f"about {needed / 1e6:,.0f} MB are needed in {work.parent}, and {free / 1e6:,.0f} MB are free; free some, or "
+            "choose another place with --out"
         )
 
 

@@ -50,8 +50,8 @@ def test_after_a_word_of_its_own_an_answer_is_looked_for_further_on_in_the_same_
 
 def test_what_agrees_by_chance_is_drafted_ever_shorter_and_then_not_at_all() -> None:
     drafter, lengths = Drafter([NUMBERS], PRICE), []
-    for _ in range(60):
-        drafter.append([1, NUMBERS[10]])
+    for number in range(60):
+        drafter.append([1000 + number, NUMBERS[10]])
         draft = drafter.propose(64)
         lengths.append(len(draft.tokens))
         drafter.learn(draft, 0)
@@ -64,7 +64,19 @@ def test_what_goes_well_is_drafted_longer() -> None:
     drafter = Drafter([NUMBERS, NUMBERS], PRICE)
     before = proposed(drafter, 1, NUMBERS[0])
     drafter.learn(drafter.propose(64), len(before))
-    assert len(proposed(drafter, 1, NUMBERS[0])) > len(before)
+    assert len(proposed(drafter, 2, NUMBERS[0])) > len(before)
+
+
+def test_an_answer_that_repeats_itself_is_drafted_from_itself() -> None:
+    drafter = Drafter([[1, 2]], PRICE)
+    drafter.append([50, 60, 70, 80, 50])
+    assert drafter.propose(64).tokens == (60, 70, 80, 50)
+    drafter.append([60, 61])
+    assert drafter.propose(64) == Draft()
+    whole = Drafter([[1, 2]], PRICE)
+    whole.append([50, 60, 70, 80, 50, 60, 61, 50])
+    drafter.append([50])
+    assert drafter.propose(64) == whole.propose(64)
 
 
 def test_a_dearer_token_makes_shorter_drafts() -> None:
@@ -92,5 +104,5 @@ def test_a_draft_goes_on_where_a_source_agrees_with_the_answers_end(
     draft = drafter.propose(most).tokens
     assert len(draft) <= most
     if draft:
-        follow = [s[i + 1 :] for s in sources for i, token in enumerate(s) if token == answer[-1]]
+        follow = [s[i + 1 :] for s in [*sources, answer] for i, token in enumerate(s) if token == answer[-1]]
         assert any(tuple(rest[: len(draft)]) == draft for rest in follow)

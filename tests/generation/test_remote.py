@@ -283,10 +283,12 @@ def test_closing_an_answers_stream_ends_the_servers_work(demo_index: Path, serve
     assert left(server_url, before) == before + 1
 
 
+@pytest.mark.parametrize("named", ["generator", "adapter"])
 def test_a_merged_model_is_asked_as_it_was_trained(
-    demo_index: Path, server_url: str, served_model: Path, tmp_path: Path
+    named: str, demo_index: Path, server_url: str, served_model: Path, tmp_path: Path
 ) -> None:
     merged = Path(shutil.copytree(served_model, tmp_path / "merged"))
+    (merged / "model.safetensors").unlink()  # as in an exported folder, whose weights the server has
     manifest = {
         "kind": "ragqa merged model",
         "format_version": 2,
@@ -297,7 +299,8 @@ def test_a_merged_model_is_asked_as_it_was_trained(
         "prompt": {"fingerprint": NUMBERED.fingerprint(), "version": NUMBERED.version},
     }
     (merged / "manifest.json").write_text(json.dumps(manifest))
-    asks = Answerer.from_pretrained(demo_index, generator=str(merged), server=server_url, server_model="tiny-chat")
+    given: dict[str, Any] = {named: str(merged)}
+    asks = Answerer.from_pretrained(demo_index, server=server_url, server_model="tiny-chat", **given)
     answer = asks.ask(QUESTION, decoding="free", min_confidence=0.0)
     first, then = told_by(server_url, "asked")[-2:]
     assert first["prompt"] == answer.prompt

@@ -368,7 +368,7 @@ def test_too_little_disk_is_told_before_training(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr("ragqa.training.workplace.shutil.disk_usage", lambda place: usage._replace(free=1000))
-    with pytest.raises(StorageError, match=r"training needs about \d+ MB .* and 0 MB are free; free some"):
+    with pytest.raises(StorageError, match=r"about \d+ MB are needed in .*, and 0 MB are free; free some"):
         train(tiny_index, tmp_path / "x")
     assert entries(tmp_path) == set()
 
