@@ -33,15 +33,15 @@ from ragqa.versions import installed_versions, setting
 RESULT: Final = HERE / "results" / "decoding.json"
 PICTURE: Final = ROOT / "docs" / "decoding.svg"
 DTYPES: Final = ("bfloat16", "float32")
-# Stage: the formats it is measured in, and how many questions it asks.
+# Stage: how many questions it asks in each format that it is measured in.
 STAGES: Final = {
-    "single": (DTYPES, 6),
-    "together": (("bfloat16",), 32),
-    "open": (DTYPES, 4),
-    "reuse": (("bfloat16",), 12),
-    "memory": (("bfloat16",), 32),
-    "memory-generate": (("bfloat16",), 32),
-    "equal": (("float32",), 300),
+    "single": {"bfloat16": 6, "float32": 3},
+    "together": {"bfloat16": 32},
+    "open": {"bfloat16": 4},
+    "reuse": {"bfloat16": 12},
+    "memory": {"bfloat16": 32},
+    "memory-generate": {"bfloat16": 32},
+    "equal": {"float32": 300},
 }
 _TRAINING: Final = (
     "--mode", "retrieval", "--max-new-tokens", "128", "--examples", "1000", "--number-questions", "1",
@@ -75,17 +75,17 @@ def main() -> int:
     if not adapter.exists():
         _run("-m", "ragqa.fine_tune", str(index), "--out", str(adapter), *_TRAINING)
     for stage in chosen.stages:
-        for dtype in STAGES[stage][0]:
+        for dtype, count in STAGES[stage].items():
             file = work / f"{stage}-{dtype}.json"
             if file.exists() and not chosen.again:
                 continue
             print(f"{time.strftime('%H:%M:%S')} {stage} in {dtype}", file=sys.stderr, flush=True)
-            told = _run("-m", "benchmarks.decoding_stages", stage, str(index), str(adapter), dtype, str(STAGES[stage][1]))  # fmt: skip
+            told = _run("-m", "benchmarks.decoding_stages", stage, str(index), str(adapter), dtype, str(count))  # fmt: skip
             file.write_text(json.dumps(setting() | {"found": json.loads(told.splitlines()[-1])}) + "\n", "utf-8")
     result: dict[str, Any] = setting() | {"versions": installed_versions(("torch", "transformers", "peft"))}
     result["stages"] = {
         f"{stage} {dtype}": json.loads((work / f"{stage}-{dtype}.json").read_text("utf-8"))["found"]
-        for stage, (dtypes, _) in STAGES.items()
+        for stage, dtypes in STAGES.items()
         for dtype in dtypes
         if (work / f"{stage}-{dtype}.json").exists()
     }

@@ -29,6 +29,7 @@ LOOKED_UP: Final = 10
 _BATCH_BUDGET: Final = 128
 _OPEN_BUDGET: Final = 96
 _EQUAL_BUDGET: Final = 48
+_EQUAL_BATCH: Final = 16
 
 Answers = list[tuple[Prompt, Retrieval]]
 _LEAST: Final = max(map(max, BUDGETS.values())) + 16  # tokens of a description that fills every answer
@@ -228,18 +229,25 @@ def open_ended(index: Path, _: str, dtype: str, count: int) -> dict[str, Any]:
 
 
 def equal(index: Path, adapter: str, dtype: str, count: int) -> dict[str, Any]:
-    """Whether the tokens are those of `generate`, half of the questions asked of the adapter and half of its base model."""
+    """Whether the tokens are those of `generate`, half of the questions asked of the adapter and half of its base model.
+
+    Both write in batches, which is quicker and harder: what fills prompts up must count for nothing in either.
+    """
     result: dict[str, Any] = {"budget": _EQUAL_BUDGET}
     for name, path in (("adapter", adapter), ("base model", None)):
-        answerer, answers = asked(index, path, dtype, count // 2, 60)
+        answerer, answers = asked(index, path, dtype, count // 2, 60, min(BUDGETS))
         generator, plain = answerer.generator, stock(path, dtype)
         pad, same, passes, tokens = int(generator.tokenizer.pad_token_id), 0, 0, 0
-        for prompt, found in answers:
-            (written,) = generator.free([prompt], Writing(_EQUAL_BUDGET), [found])
-            begin = started(prompt, written, generator)
-            rest = list(written.tokens[len(begin) - len(prompt.ids) :])
-            same += continued(plain, [begin], len(rest), pad)[0] == rest
-            passes, tokens = passes + written.passes, tokens + len(written.tokens)
+        answers.sort(key=lambda one: len(one[0].ids))
+        for start in range(0, len(answers), _EQUAL_BATCH):
+            prompts, found = zip(*answers[start : start + _EQUAL_BATCH], strict=True)
+            written = generator.free(prompts, Writing(_EQUAL_BUDGET), found)
+            begun = [started(prompt, one, generator) for prompt, one in zip(prompts, written, strict=True)]
+            rests = [list(o.tokens[len(b) - len(p.ids) :]) for p, o, b in zip(prompts, written, begun, strict=True)]
+            given = continued(plain, begun, max(map(len, rests)), pad)
+            same += sum(other[: len(rest)] == rest for rest, other in zip(rests, given, strict=True))
+            passes += sum(one.passes for one in written)
+            tokens += sum(len(one.tokens) for one in written)
         result[name] = {"questions": len(answers), "same": same, "passes": passes, "tokens": tokens}
         print(name, result[name], file=sys.stderr, flush=True)
     return result
