@@ -87,14 +87,16 @@ def test_adapters_that_cannot_be_compared_are_refused(
 ) -> None:
     with pytest.raises(InputError, match="was trained with --mode plain, not retrieval"):
         side_by_side(answerer, retrieval=str(plain_adapter))
-    with pytest.raises(InputError, match="no adapter that ragqa trained; python -m ragqa.fine_tune --mode plain makes"):
+    with pytest.raises(
+        InputError, match=r"no adapter that ragqa trained; python -m ragqa\.fine_tune --mode plain makes"
+    ):
         side_by_side(answerer, plain=str(tmp_path))
     other = tmp_path / "other"
     other.mkdir()
     manifest = json.loads((adapter / "manifest.json").read_text())
     manifest["base"] |= {"name": "another", "weights_sha256": "0" * 64}
     (other / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="was trained on another: these are not the same model"):
+    with pytest.raises(InputError, match="other on another: these are not the same model"):
         side_by_side(answerer, plain=str(plain_adapter), retrieval=str(other))
 
 

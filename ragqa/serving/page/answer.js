@@ -3,6 +3,8 @@
 import { colour, copiedParts, make, marked, reference, unsourced } from "./marks.js";
 import { number, percent, say, seconds } from "./words.js";
 
+const LEAST = 0.0005; // seconds of a stage that is worth telling
+
 const at = (id) => document.getElementById(id);
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
@@ -100,7 +102,7 @@ function legend(spans) {
 
 // Time by stage, as a bar and in words.
 function times(timings) {
-  const stages = Object.entries(timings).filter(([name, value]) => name !== "total" && value > 0);
+  const stages = Object.entries(timings).filter(([name, value]) => name !== "total" && value >= LEAST);
   if (!stages.length) return null;
   const bar = make("div", { class: "bar", "aria-hidden": "true" });
   const list = make("ul", { class: "stages" });

@@ -19,7 +19,8 @@ let view = "answer";
 
 function tellStatus(name) {
   status = name;
-  at("status").textContent = name ? say(name) : "";
+  // That it is done is seen; it is said to those who do not see it.
+  at("status").replaceChildren(make("span", { class: name === "done" || name === "compared" ? "hidden" : "" }, name ? say(name) : ""));
 }
 
 function busy(on) {
@@ -86,8 +87,8 @@ async function answered(text, signal) {
 
 async function compared(text, signal) {
   tellStatus("comparing");
-  await comparison.run(text, signal);
-  tellStatus("compared");
+  const there = await comparison.run(text, signal);
+  tellStatus(there ? "compared" : "");
 }
 
 function choose(title) {

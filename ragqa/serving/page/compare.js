@@ -1,6 +1,6 @@
 // One question, answered in every way that the benchmark compares.
 
-import { compare } from "./api.js";
+import { compare, Problem } from "./api.js";
 import { colour, make, marked, reference, unsourced } from "./marks.js";
 import { number, percent, say, seconds } from "./words.js";
 
@@ -17,17 +17,21 @@ export function forget() {
 // The question whose comparison is shown.
 export const shownQuestion = () => shown?.question ?? null;
 
+// Whether the server compares; each arm's answer is shown as it comes.
 export async function run(question, signal) {
   forget();
   const arms = at("arms");
   arms.setAttribute("aria-busy", "true");
-  const sofar = [];
   try {
-    shown = await compare(question, (arm) => { sofar.push(arm); arms.append(armCard(arm)); }, signal);
+    shown = await compare(question, (arm) => arms.append(armCard(arm)), signal);
+  } catch (error) {
+    if (!(error instanceof Problem) || error.status !== 404) throw error;
+    shown = { question, arms: [], missing: [], off: true };
   } finally {
     arms.setAttribute("aria-busy", "false");
   }
   show();
+  return !shown.off;
 }
 
 // Again, in another language.
@@ -35,7 +39,12 @@ export function show() {
   if (!shown) return;
   at("arms").replaceChildren(...shown.arms.map(armCard));
   const box = at("missing");
-  box.hidden = !shown.missing.length;
+  box.hidden = !shown.off && !shown.missing.length;
+  if (shown.off) {
+    const command = "ragqa serve INDEX --compare --compare-plain ADAPTER --compare-retrieval ADAPTER";
+    box.replaceChildren(make("p", {}, say("compare_off")), make("pre", {}, make("code", {}, command)));
+    return;
+  }
   box.replaceChildren(
     make("h2", {}, say("missing_title")),
     make("p", {}, say("missing")),
