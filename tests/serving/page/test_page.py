@@ -7,22 +7,14 @@ from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.serving.browser import chromium, prefer, size
-from tests.serving.looks import faint, nameless, too_wide
-from tests.serving.stand_in import Reply, StandIn, as_events, as_json, event, problem, standing_in
+from benchmarks.browser import prefer, size
+from tests.serving.page.chromium import all_of, ask, one, settled, texts, until
+from tests.serving.page.looks import faint, nameless, too_wide
+from tests.serving.page.stand_in import Reply, StandIn, as_events, as_json, event, problem, standing_in
 
 ABOUT = as_json({"index": {"name": "shop", "products": 1234}})
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with chromium(tmp_path_factory.mktemp("profile")) as page:
-        yield page
 
 
 @pytest.fixture(scope="module")
@@ -84,30 +76,6 @@ def answer(question: str, **changed: Any) -> dict[str, Any]:
     } | changed  # fmt: skip
 
 
-def one(page: Chrome, selector: str) -> WebElement:
-    return page.find_element(By.CSS_SELECTOR, selector)
-
-
-def texts(page: Chrome, selector: str) -> list[str]:
-    return [e.text for e in page.find_elements(By.CSS_SELECTOR, selector)]
-
-
-def until(page: Chrome, condition: Callable[[Chrome], Any]) -> Any:
-    return WebDriverWait(page, 20, poll_frequency=0.02).until(condition)
-
-
-def ask(page: Chrome, question: str) -> None:
-    """Ask by the keyboard, and wait for the answer or what went wrong."""
-    box = one(page, "#question")
-    box.clear()
-    box.send_keys(question, Keys.ENTER)
-    settled(page)
-
-
-def settled(page: Chrome) -> None:
-    until(page, lambda p: not one(p, "#stop").is_displayed())
-
-
 def test_an_answer_is_shown_as_it_streams_and_then_marked_by_source(page: Chrome, server: StandIn) -> None:
     go_on = threading.Event()
 
@@ -138,7 +106,7 @@ def test_an_answer_is_shown_as_it_streams_and_then_marked_by_source(page: Chrome
     assert texts(page, "#text .copied") == [
         "A pen 🖋 of brass with a screw cap.1", "dries in four seconds, in a bottle of glass.2"
     ]  # fmt: skip
-    (without,) = page.find_elements(By.CSS_SELECTOR, "#text .unsourced")
+    (without,) = all_of(page, "#text .unsourced")
     assert without.text == "It is loved 🧡 by all, and?"
     assert "dotted" in without.value_of_css_property("text-decoration")
     assert texts(page, "#facts dd") == ["82%", "80%", "352 ms"]
@@ -155,7 +123,7 @@ def test_an_answer_is_shown_as_it_streams_and_then_marked_by_source(page: Chrome
 
 def test_a_part_of_the_answer_leads_to_its_source_and_back(page: Chrome) -> None:
     ask(page, "pen")
-    page.find_elements(By.CSS_SELECTOR, "#text .copied")[1].click()
+    all_of(page, "#text .copied")[1].click()
     assert texts(page, ".card.selected .title") == ["Ink, blue"]
     assert texts(page, "mark.active") == ["dries in four seconds, in a bottle of glass."]
     # By keyboard: the number after the part.
@@ -166,7 +134,7 @@ def test_a_part_of_the_answer_leads_to_its_source_and_back(page: Chrome) -> None
     assert texts(page, "mark.active") == ["A pen 🖋 of brass with a screw cap."]
     assert number.get_attribute("aria-pressed") == "true"
     # And back, from what was copied, and from the title by keyboard.
-    page.find_elements(By.CSS_SELECTOR, "mark")[1].click()
+    all_of(page, "mark")[1].click()
     assert texts(page, "#text .active") == ["dries in four seconds, in a bottle of glass.2"]
     one(page, ".card:first-child .title").send_keys(Keys.ENTER)
     assert texts(page, "#text .active") == ["A pen 🖋 of brass with a screw cap.1"]
@@ -204,7 +172,7 @@ def test_keys_go_to_the_question_ask_stop_and_walk_through_the_products(page: Ch
     assert closed.wait(10)  # the server was left
     server.replies["/v1/ask"] = usual
     ask(page, "pen")
-    titles = page.find_elements(By.CSS_SELECTOR, "#cards .title")
+    titles = all_of(page, "#cards .title")
     titles[0].send_keys(Keys.ARROW_DOWN)
     assert page.switch_to.active_element == titles[1]
     titles[1].send_keys(Keys.ARROW_DOWN)
@@ -259,13 +227,13 @@ def test_text_from_the_catalogue_is_never_run_and_keeps_to_its_place(page: Chrom
     assert shown == list(HOSTILE)
     one(page, "#tab-compare").click()
     settled(page)
-    assert len(page.find_elements(By.CSS_SELECTOR, ".arm")) == 1
+    assert len(all_of(page, ".arm")) == 1
     server.replies["/v1/ask"] = lambda body, headers: problem(422, HOSTILE[0])
     one(page, "#tab-answer").click()
     ask(page, HOSTILE[1])
     assert HOSTILE[0] in one(page, "#problem").text
     assert page.execute_script("return window.hit") is None
-    assert page.find_elements(By.CSS_SELECTOR, "img, svg, body script, iframe, [onerror], [onload]") == []
+    assert all_of(page, "img, svg, body script, iframe, [onerror], [onload]") == []
     assert page.execute_script("return [...document.links].every((a) => a.protocol.startsWith('http'))")
     # Signs that turn the direction of writing do not reach beyond the text they stand in.
     for selector in ("#text", "#answer-heading", ".description"):
@@ -298,7 +266,7 @@ def test_what_went_wrong_is_told_with_what_to_do(
     assert one(page, "#problem h2").text == title
     assert advice in one(page, "#problem").text
     assert one(page, "#problem").get_attribute("role") == "alert"
-    again = page.find_elements(By.CSS_SELECTOR, "#problem button")
+    again = all_of(page, "#problem button")
     assert bool(again) is (title != "The server does not take this")
     server.replies["/v1/ask"] = usual
     if again:
@@ -374,7 +342,7 @@ def test_nothing_is_too_faint_too_wide_or_without_a_name(page: Chrome, server: S
     states: dict[str, Callable[[], None]] = {
         "empty": lambda: page.get(server.url),
         "answer": lambda: ask(page, "pen"),
-        "selected": lambda: page.find_elements(By.CSS_SELECTOR, "#text .copied")[1].click(),
+        "selected": lambda: all_of(page, "#text .copied")[1].click(),
         "none": lambda: _ask_for(page, server, offered | {"several": False}),
         "several": lambda: _ask_for(page, server, offered | {"several": True}),
         "key": lambda: _ask_with(page, server, problem(401)),
@@ -409,7 +377,7 @@ def _ask_with(page: Chrome, server: StandIn, reply: Reply) -> None:
 def _compare(page: Chrome) -> None:
     one(page, "#tab-compare").click()
     settled(page)
-    assert page.find_elements(By.CSS_SELECTOR, ".arm")
+    assert all_of(page, ".arm")
 
 
 def test_a_server_without_comparison_says_how_to_have_it(page: Chrome) -> None:
@@ -449,7 +417,7 @@ def test_the_page_speaks_the_language_of_the_browser_or_the_one_chosen(page: Chr
 def test_both_languages_have_the_same_words() -> None:
     import re
 
-    source = (Path(__file__).parents[2] / "ragqa" / "serving" / "page" / "words.js").read_text("utf-8")
+    source = (Path(__file__).parents[3] / "ragqa" / "serving" / "page" / "words.js").read_text("utf-8")
     english, portuguese = source.split("  pt: {")
     names = [re.findall(r"^    (\w+):", part.split("\nconst KEPT")[0], re.MULTILINE) for part in (english, portuguese)]
     assert len(names[0]) > 60
