@@ -48,11 +48,10 @@ def main() -> None:
 @contextmanager
 def serving(index: str) -> Iterator[str]:
     """A server over an index; gives its address."""
+    from ragqa import Answerer
     from ragqa.serving.app import create_app
     from ragqa.serving.server import Server, open_socket
     from ragqa.serving.service import Service
-
-    from ragqa import Answerer
 
     service = Service(lambda: Answerer.from_pretrained(index))
     listening: socket.socket

@@ -160,17 +160,17 @@ def side_by_side(
     plain: str | None = None,
     retrieval: str | None = None,
     generator: str | None = None,
-    own: System | None = None,
+    own: bool = True,
     device: str = "auto",
     dtype: str = "auto",
 ) -> SideBySide:
-    """The arms over an Answerer's index.
+    """The arms over an Answerer's index. Its own generator is one of them, if it is the base model or was trained here.
 
     Args:
         answerer: whose index and encoder are shared.
         plain, retrieval: folders of adapters, or of the models they were merged into.
-        generator: the base model; None takes the adapters', or the default.
-        own: what the Answerer's own generator is, if it is to be asked, too; it is not loaded again then.
+        generator: the base model; None takes the adapters', the Answerer's, or the default.
+        own: take the Answerer's generator; off where a server runs it.
         device, dtype: see ``--device`` and ``--dtype``.
 
     Raises:
@@ -178,28 +178,33 @@ def side_by_side(
         ModelError: there is no adapter of ragqa's in a folder.
     """
     trained = [_trained(folder, mode) for folder, mode in ((plain, "plain"), (retrieval, "retrieval")) if folder]
+    systems: dict[System, Answerer] = {}
+    if own and answerer.trained and all(one.mode != answerer.trained.mode for one in trained):
+        systems[answerer.trained.mode] = answerer
+        trained.append(answerer.trained)
     bases = {one.base["weights_sha256"]: one for one in trained}
     if len(bases) > 1:
-        first, second = bases.values()
+        first, second = list(bases.values())[:2]
         raise InputError(
             f"{first.folder} was trained on {first.base['name']}, {second.folder} on {second.base['name']}: these are "
             "not the same model, and the comparison would not tell what the training did"
         )
-    base = generator or next((str(one.base["name"]) for one in trained), models.DEFAULT_GENERATOR)
+    bare = answerer.generator_name if own and not answerer.trained and answerer.adapter_name is None else None
+    base = generator or next((str(one.base["name"]) for one in trained), bare or models.DEFAULT_GENERATOR)
+    if base == bare:
+        systems["base"] = answerer
     places: dict[System, dict[str, Any]] = {"base": {"generator": base}}
     for one in trained:
         folder = str(one.folder)
         places[one.mode] = {"generator": folder} if one.merged else {"generator": base, "adapter": folder}
-    systems = {
-        name: Answerer(answerer.index, answerer.retriever.embedder, device=device, dtype=dtype, **place)
-        for name, place in places.items()
-    }
-    if own and own not in ("base", *places):
-        systems[own] = answerer
-    elif own == "base" and not trained:
-        systems["base"] = answerer
-    say(f"arms: {', '.join(ARMS[name].label for name in SideBySide(systems).arms)}")
-    return SideBySide(systems)
+    for name, place in places.items():
+        if name not in systems:
+            systems[name] = Answerer(
+                answerer.index, answerer.retriever.embedder, device=device, dtype=dtype, **place
+            )  # fmt: skip
+    arms = SideBySide(systems)
+    say(f"arms: {', '.join(ARMS[name].label for name in arms.arms)}")
+    return arms
 
 
 def how_to_get(mode: Mode, index: str, option: str) -> MissingArm:

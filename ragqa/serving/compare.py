@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import asdict
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from starlette.responses import Response
+
+from ragqa.answerer import Answerer
+from ragqa.comparison.side_by_side import ArmAnswer, SideBySide, how_to_get
 from ragqa.serving.answers import documented
 from ragqa.serving.events import EventStream, event
 from ragqa.serving.problems import Problem, told
@@ -16,10 +21,6 @@ from ragqa.serving.problems import documented as problems
 from ragqa.serving.requests import Text
 from ragqa.serving.routes import json_response, note
 from ragqa.serving.service import Service
-from starlette.responses import Response
-
-from ragqa.answerer import Answerer
-from ragqa.comparison.side_by_side import ArmAnswer, SideBySide, how_to_get
 
 _RETRY: Final = 10
 _COMPARED: Final = {
@@ -61,7 +62,7 @@ class Compare(BaseModel):
 
 
 class Comparison:
-    """The arms, loaded with the first question; one question at a time.
+    """The arms, their models loaded with the first question; one question at a time.
 
     Args:
         make: the arms over an Answerer's index.
@@ -72,29 +73,27 @@ class Comparison:
         self._arms: SideBySide | None = None
         self._working = threading.Lock()
 
-    def begin(self) -> None:
-        """Take the turn of one question, which `ask` gives back.
+    def open(self, answerer: Answerer) -> None:
+        """Take the Answerer that the service begins with.
+
+        Raises:
+            InputError, ModelError: an adapter cannot be compared.
+        """
+        self._arms = self._make(answerer)
+
+    def begin(self) -> SideBySide:
+        """The arms, for one question; `end` gives them back.
 
         Raises:
             Problem: 503, another question is being answered.
         """
-        if not self._working.acquire(blocking=False):
+        if self._arms is None or not self._working.acquire(blocking=False):
             raise Problem(503, "comparing", "another question is being compared; try again later", retry_after=_RETRY)
+        return self._arms
 
     def end(self) -> None:
-        """Give the turn back."""
+        """Give them back."""
         self._working.release()
-
-    def ask(self, question: str, answerer: Answerer) -> Iterator[ArmAnswer]:
-        """The arms' answers, in a worker's thread."""
-        if self._arms is None:
-            self._arms = self._make(answerer)
-        yield from self._arms.ask(question, answerer)
-
-    def missing(self) -> list[dict[str, Any]]:
-        """Arms that would need an adapter, and how to get them."""
-        modes = self._arms.missing if self._arms else ()
-        return [how_to_get(mode, "INDEX", f"ragqa serve INDEX --compare-{mode}").to_dict() for mode in modes]
 
 
 def routes(service: Service, comparison: Comparison) -> APIRouter:
@@ -116,9 +115,9 @@ def routes(service: Service, comparison: Comparison) -> APIRouter:
     async def compare(body: Compare, request: Request) -> Response:
         note(request, [body.question])
         live = service.live
-        comparison.begin()
+        arms = comparison.begin()
         live.hold()
-        answers = comparison.ask(body.question, live.answerer)
+        answers = arms.ask(body.question, live.answerer)
         given: list[dict[str, Any]] = []
         # What is in work cannot be stopped: its thread is waited for before another question is taken.
         working: list[asyncio.Future[ArmAnswer | None]] = []
@@ -143,7 +142,8 @@ def routes(service: Service, comparison: Comparison) -> APIRouter:
                 over()
 
         def compared() -> dict[str, Any]:
-            return {"question": body.question, "arms": given, "missing": comparison.missing()}
+            missing = [how_to_get(mode, "INDEX", f"ragqa serve INDEX --compare-{mode}") for mode in arms.missing]
+            return {"question": body.question, "arms": given, "missing": [asdict(arm) for arm in missing]}
 
         async def events() -> AsyncGenerator[bytes, None]:
             try:

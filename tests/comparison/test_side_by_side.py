@@ -62,7 +62,7 @@ def test_where_the_question_quotes_a_title_answers_are_measured_against_its_desc
 
 
 def test_without_adapters_their_arms_are_missing_and_the_models_are_loaded_once(answerer: Answerer) -> None:
-    arms = side_by_side(answerer, own="base")
+    arms = side_by_side(answerer)
     assert arms.arms == ("copy", "base", "base_context")
     assert arms.missing == ("plain", "retrieval")
     assert [a.name for a in arms.ask(LOOSE)] == list(arms.arms)
@@ -77,9 +77,11 @@ def test_without_adapters_their_arms_are_missing_and_the_models_are_loaded_once(
 
 def test_an_answerer_that_was_trained_is_an_arm_itself(demo_index: Path, adapter: Path) -> None:
     own = Answerer.from_pretrained(demo_index, adapter=str(adapter), device="cpu", dtype="float32")
-    arms = side_by_side(own, own="retrieval", device="cpu", dtype="float32")
+    arms = side_by_side(own, device="cpu", dtype="float32")
     assert arms.missing == ("plain",)
     assert arms._systems["retrieval"] is own
+    assert arms._systems["base"] is not own
+    assert side_by_side(own, own=False, generator="x").missing == ("plain", "retrieval")
 
 
 def test_adapters_that_cannot_be_compared_are_refused(
