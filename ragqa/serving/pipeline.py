@@ -177,7 +177,9 @@ class Pipeline:
 
     def _begun(self, batch: Sequence[Work]) -> list[Work]:
         """Works that somebody waits for; the others are finished."""
-        now, going, left = time.monotonic(), [], []
+        now = time.monotonic()
+        going: list[Work] = []
+        left: list[Work] = []
         for work in batch:
             (left if work.left else going).append(work)
             work.begun = True
