@@ -1,8 +1,10 @@
 """Questions over HTTP get the answers that they get in Python."""
 
+import copy
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +74,18 @@ def test_what_needs_no_generator_is_one_piece(served: Serving) -> None:
     assert (name, last, piece["text"]) == ("piece", "answer", whole["text"])
 
 
-def test_a_mistake_in_a_streams_settings_is_an_event(served: Serving) -> None:
-    response = served.client.post(
-        "/v1/ask", json={"question": LT350, "stream": True, "settings": {"precision": 0.999999}}
-    )
-    assert response.status_code == 200
-    ((name, problem),) = events(response)
-    assert name == "error"
-    assert problem["status"] == 422
-    assert "no threshold gives a precision of 0.999999" in problem["detail"]
+def test_a_precision_that_cannot_be_had_is_told_with_the_best_there_is(answerer: Answerer) -> None:
+    own = copy.copy(answerer)
+    own.index = replace(answerer.index, confidence=replace(answerer.index.confidence, curve=((0.5, 0.4, 0.9),)))
+    with serving(own) as here:
+        asked = here.ask(LT350, settings={"precision": 0.95})
+        assert asked.status_code == 422
+        assert "no threshold gives a precision of 0.95 on this catalogue; the best is 0.900" in asked.json()["detail"]
+        # In a stream, which has begun, it is an event.
+        streamed = here.ask(LT350, stream=True, settings={"precision": 0.95})
+        ((name, problem),) = events(streamed)
+        assert (streamed.status_code, name, problem["status"]) == (200, "error", 422)
+        assert problem["detail"] == asked.json()["detail"]
 
 
 def test_a_search_says_why_its_candidates_match(served: Serving, answerer: Answerer) -> None:

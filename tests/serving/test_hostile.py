@@ -55,7 +55,7 @@ def problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]
         (b'{"question": "a", "settings": {"stop": [""]}}', 422, "invalid-request"),
         (b'{"question": "a", "settings": {"max_question_chars": 9}}', 422, "invalid-request"),
         (b'{"question": "a", "settings": {"decoding": "loudly"}}', 422, "invalid-request"),
-        (b'{"question": "a", "settings": {"precision": 0.9999999}}', 422, "invalid-request"),
+        (b'{"question": "a", "settings": {"precision": 0}}', 422, "invalid-request"),
     ],
 )
 def test_a_body_that_cannot_be_used_is_refused(served: Serving, body: bytes, status: int, code: str) -> None:
