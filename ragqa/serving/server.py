@@ -71,7 +71,8 @@ def patient_for(head: float, taking: float) -> type[asyncio.Protocol]:
                 self._late = self.loop.call_later(head, self.transport.abort)
             super().data_received(data)
             if not self._between():
-                self._late = _cancelled(self._late)
+                _cancel(self._late)
+                self._late = None
 
         def _between(self) -> bool:
             """Whether no request is being answered."""
@@ -82,20 +83,22 @@ def patient_for(head: float, taking: float) -> type[asyncio.Protocol]:
             self._stuck = self._stuck or self.loop.call_later(taking, self.transport.abort)
 
         def resume_writing(self) -> None:
-            self._stuck = _cancelled(self._stuck)
+            _cancel(self._stuck)
+            self._stuck = None
             super().resume_writing()
 
         def timeout_keep_alive_handler(self) -> None:
             self.transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._late, self._stuck = _cancelled(self._late), _cancelled(self._stuck)
+            _cancel(self._late)
+            _cancel(self._stuck)
             super().connection_lost(exc)
 
     return Patient
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()
 

@@ -119,7 +119,7 @@ class Service:
         return AnswerSettings.from_dict(default.to_dict() | changed) if changed else default
 
     def submit(
-        self, kind: Kind, questions: Sequence[str], use: AnswerSettings, piece: Callable[[str], None] | None = None
+        self, kind: Kind, questions: Sequence[str], use: AnswerSettings, piece: Callable[[str], object] | None = None
     ) -> list[Work]:
         """Accept the questions of one request, all or none. Each must be given up with `leave` if it is not awaited.
 
@@ -183,7 +183,7 @@ class Service:
         if work not in self._works or work.left:
             return
         work.waiting -= 1
-        if work.left:
+        if not work.waiting:
             self.metrics.dropped.inc()
             self._forget(work)
             if self._pipeline.take_out(work):
