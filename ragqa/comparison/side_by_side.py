@@ -17,6 +17,7 @@ from ragqa.generation.provenance import spans
 from ragqa.progress import say
 from ragqa.records import Product, Retrieval, Span, grounded
 from ragqa.training.questions import LabelledQuestion
+from ragqa.training.recipe import Recipe
 
 # In this order: what is the plainest first, what was trained most last.
 SHOWN: Final = ("copy", "base", "base_context", "plain", "retrieval_context")
@@ -139,14 +140,14 @@ class SideBySide:
         started = time.perf_counter()
         (found,) = searched.retriever.retrieve([question], _RETRIEVED)
         took = time.perf_counter() - started
-        base = self._systems["base"]
-        use = self._systems.get("retrieval", self._systems.get("plain", base)).settings
+        base, recipe = self._systems["base"], Recipe()
+        trained = self._systems.get("retrieval", self._systems.get("plain", base)).trained
         catalogue = Catalogue(
             products=searched.index.store,
             tokenizer=base.generator.tokenizer,
-            shown=use.context_products,
-            context_tokens=use.context_tokens,
-            answer_tokens=use.max_new_tokens,
+            shown=trained.context_products if trained else recipe.products,
+            context_tokens=trained.context_tokens if trained else recipe.context_tokens,
+            answer_tokens=trained.max_new_tokens if trained else recipe.max_new_tokens,
         )
         # The arms that write are asked about products alone; which it is they are not told.
         first = found.candidates[0]
