@@ -44,7 +44,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     for flag, kind, what in (
         ("--max-batch", int, "questions done together at most (default: 16)"),
         ("--max-queue", int, "questions waiting or in work; more are refused with 503 (default: 256)"),
-        ("--max-wait", float, "refuse with 503 what would wait longer, in seconds (default: 10)"),
+        ("--max-wait", float, "refuse with 503 what would wait longer, in seconds (default: 4)"),
         ("--max-streams", int, "answers streamed in turns (default: 8)"),
         ("--timeout", float, "seconds from a request to its answer; then 504 (default: 30)"),
         ("--drain", float, "seconds that accepted requests get after SIGTERM (default: 30)"),
@@ -92,13 +92,14 @@ def run(chosen: argparse.Namespace) -> int:
     from ragqa.serving.access import read_keys
     from ragqa.serving.limits import ServiceSettings
 
-    asked = AnswerSettings.from_dict(given(chosen, AnswerSettings.__slots__))  # told before anything is loaded
+    # Told before anything is loaded.
+    AnswerSettings.from_dict(given(chosen, AnswerSettings.__slots__))
+    chosen_server(chosen)
     origins = tuple(chosen.cors_origins or ())
     chosen.cors_origins = origins or None
     limits = ServiceSettings.from_dict(given(chosen, ServiceSettings.__slots__))
     keys = read_keys(chosen.api_key_file)
     _check_index(chosen.index)
-    del asked
 
     from ragqa.serving import compare
     from ragqa.serving.app import create_app
@@ -173,6 +174,4 @@ def _load(chosen: argparse.Namespace, comparison: Comparison | None = None) -> A
     if answerer.settings.decoding != "copy":
         _ = answerer.generator
     _ = answerer.reranker
-    # The first question takes longer than others: let it be this one.
-    answerer.ask("?", min_confidence=0.0, precision=None)
     return answerer

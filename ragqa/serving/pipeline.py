@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from ragqa.answerer import Answerer
 from ragqa.records import Answer, Retrieval
@@ -20,6 +20,7 @@ from ragqa.serving.limits import ServiceSettings
 from ragqa.serving.metrics import Metrics
 from ragqa.serving.work import Work
 
+_WARM: Final = "?"
 # Works that are done, each with its answer, what was found, or what went wrong.
 Results = Sequence[tuple[Work, Answer | Retrieval | BaseException]]
 
@@ -44,6 +45,18 @@ class Pipeline:
         """Start the workers."""
         self.finding.start()
         self.writing.start()
+
+    def warm(self, answerer: Answerer) -> None:
+        """Do all of a question's way before the first one comes, and measure it."""
+        use = answerer.settings.to_dict() | {"min_confidence": 0.0, "precision": None}
+        for _ in range(2):  # the first takes longer than others
+            started = time.monotonic()
+            found = answerer.retrieve([_WARM], **use)
+            self.finding.seconds = time.monotonic() - started
+            if answerer.generates(found[0], **use):
+                started = time.monotonic()
+                answerer.answer(found, **use)
+                self.writing.seconds = time.monotonic() - started
 
     def stop(self, timeout: float) -> None:
         """End the workers; what is in work is finished first, if it is within so many seconds."""
@@ -124,8 +137,9 @@ class Pipeline:
 
     def _stream(self) -> bool:
         """The next piece of each streamed answer; whether there are others."""
-        for _ in range(min(len(self._streams), self._limits.max_streams)):
-            work = self._streams.popleft()
+        going = [self._streams.popleft() for _ in range(min(len(self._streams), self._limits.max_streams))]
+        unfinished: list[Work] = []
+        for work in going:
             assert work.stream is not None and work.piece is not None  # noqa: S101, PT018  (for the type checker)
             started = time.monotonic()
             result: Answer | BaseException | None = None
@@ -141,12 +155,14 @@ class Pipeline:
                 result = error
             work.seconds["generate"] += time.monotonic() - started
             if result is None:
-                self._streams.append(work)
+                unfinished.append(work)
                 continue
             self.writing.measured(work.seconds["generate"], 1)
             if isinstance(result, Answer):
                 result = self._told(work, result, {"generate": work.seconds["generate"]})
             self._finish([(work, result)])
+        # Those that have begun go on before others begin.
+        self._streams.extendleft(reversed(unfinished))
         return bool(self._streams)
 
     def _answered(self, works: Sequence[Work], asked: bool) -> list[tuple[Work, Answer | Retrieval | BaseException]]:

@@ -22,6 +22,7 @@ if importlib.util.find_spec("httptools"):
 else:
     from uvicorn.protocols.http.h11_impl import H11Protocol as _Protocol  # type: ignore[assignment]
 
+_MOST: Final = 65_535
 _LOG: Final = logging.getLogger("ragqa.serving")
 
 
@@ -31,6 +32,8 @@ def open_socket(host: str, port: int) -> socket.socket:
     Raises:
         InputError: the port is in use, or the address is not this machine's.
     """
+    if not 0 <= port <= _MOST:
+        raise InputError(f"--port {port}: a port is from 0, which takes any that is free, to {_MOST}")
     try:
         family, kind, number, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -43,10 +46,11 @@ def open_socket(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen(1024)
         listening.setblocking(False)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listening.close()
-        why = error.strerror if isinstance(error, OSError) else "a port is from 0 to 65535"
-        raise InputError(f"{host}:{port}: {why}; choose another --port, or 0 for any that is free") from error
+        raise InputError(
+            f"{host}:{port}: {error.strerror}; choose another --port, or 0 for any that is free"
+        ) from error
     return listening
 
 

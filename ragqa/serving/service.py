@@ -79,7 +79,7 @@ class Service:
 
     async def _begin(self) -> None:
         try:
-            self._take(await asyncio.to_thread(lambda: Generation(self._load())))
+            self._take(await asyncio.to_thread(self._opened))
         except Exception as error:  # noqa: BLE001  (whoever started the service is told)
             self.state, self.failure = "failed", error
             self.on_failure()
@@ -96,6 +96,11 @@ class Service:
                 _LOG.info(
                     "generation %s of the index is in service, %d products", found.name, len(found.answerer.index)
                 )
+
+    def _opened(self) -> Generation:
+        generation = Generation(self._load())
+        self._pipeline.warm(generation.answerer)
+        return generation
 
     def _take(self, generation: Generation) -> None:
         self._live = generation

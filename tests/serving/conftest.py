@@ -116,6 +116,8 @@ class Gate:
         self.answerer = copy.copy(answerer)
 
         def retrieve(questions: Sequence[str], **settings: Any) -> Any:
+            if questions == ["?"]:  # the service's own, when it starts
+                return answerer.retrieve(questions, **settings)
             self.batches.append(len(questions))
             self.asked += questions
             assert self.open.wait(60)

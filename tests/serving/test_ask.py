@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+import shlex
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,6 +14,7 @@ import httpx2
 
 from ragqa import Answerer
 from ragqa.serving.answers import answered
+from tests.conftest import ROOT
 from tests.serving.conftest import LT350, Gate, Serving, serving, until
 
 PARTIAL = "What is the description of the Lumen headlamp LT-350?"
@@ -179,6 +182,13 @@ def test_a_question_that_fails_does_not_spoil_those_beside_it(
         problem = futures[1].result()
         assert "secret" not in problem.text
         assert problem.json()["id"] == problem.headers["x-request-id"]
+
+
+def test_the_request_of_the_readme_is_answered(served: Serving) -> None:
+    (line,) = re.findall(r"^curl localhost:8000(.*)$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    path, _, header, _, body = shlex.split(line)
+    asked = served.client.post(path, content=body, headers=dict([header.split(": ")]))
+    assert (asked.status_code, asked.json()["abstained"]) == (200, True)
 
 
 def test_the_event_loop_is_not_kept_waiting(gate: Gate) -> None:

@@ -88,8 +88,10 @@ def test_a_mistake_is_one_line(demo_index: Path, tmp_path: Path, capsys: pytest.
     assert "max_queue must be a whole number of at least 1" in fails([index, "--max-queue", "0"], capsys)
     assert "top_k must be a whole number of at least 1" in fails([index, "--top-k", "0"], capsys)
     assert "cannot be read" in fails([index, "--api-key-file", str(tmp_path / "no")], capsys)
-    assert "a port is from 0 to 65535" in fails([index, "--port", "65536"], capsys)
-    assert "--server-model: there is no server" in fails([index, "--server-model", "x"], capsys)
+    assert "--port 65536: a port is from 0, which takes any that is free, to 65535" in fails(
+        [index, "--port", "65536"], capsys
+    )
+    assert "--server-model: there is no server" in fails([index, "--port", "0", "--server-model", "x"], capsys)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         told = fails([index, "--port", str(port)], capsys)
