@@ -45,8 +45,8 @@ def test_the_readme_shows_every_command() -> None:
     assert shown == set(COMMANDS)
 
 
-# tests/evaluation/test_smoke.py runs the benchmark.
-@pytest.mark.parametrize("line", [line for line in COMMAND_LINES if not line.startswith("ragqa benchmark ")])
+# tests/evaluation/test_smoke.py runs the benchmark, tests/serving/test_process.py the service.
+@pytest.mark.parametrize("line", [one for one in COMMAND_LINES if one.split()[1] not in ("benchmark", "serve")])
 def test_a_command_of_the_readme_runs_as_written(line: str, folder: Path) -> None:
     words = shlex.split(line)
     done = run([sys.executable, "-m", "ragqa.cli", *words[1:]], folder)
@@ -122,6 +122,13 @@ def test_the_table_of_the_sweep_is_made_from_the_committed_result() -> None:
     table = sweep_report.table(json.loads(sweep_report.RESULT.read_text("utf-8")))
     for page in sweep_report.PAGES:
         assert f"<!-- sweep -->\n{table}\n<!-- /sweep -->" in page.read_text("utf-8")
+
+
+def test_the_table_of_the_service_is_made_from_the_committed_result() -> None:
+    from benchmarks import service_report
+
+    table = service_report.table(json.loads(service_report.RESULT.read_text("utf-8")))
+    assert f"<!-- service -->\n{table}\n<!-- /service -->" in service_report.README.read_text("utf-8")
 
 
 PROCESS_LINES = re.findall(r"^python -m (.+)$", (ROOT / "docs" / "process.md").read_text("utf-8"), re.MULTILINE)
