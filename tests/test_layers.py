@@ -67,6 +67,8 @@ SHIMS = {
     "merge",
     "export",
     "ask",
+    "doctor",
+    "completion",
     "__init__",
 }
 MODULES = sorted(p.relative_to(ROOT / "ragqa") for p in (ROOT / "ragqa").rglob("*.py"))
