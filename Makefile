@@ -3,7 +3,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test install-gpu demo test lint types check clean
+.PHONY: help install install-test install-gpu demo test lint types docs check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ $(BIN)/.installed: pyproject.toml constraints.txt requirements-weights.txt
 
 $(BIN)/.installed-test: $(BIN)/.installed requirements-dev.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -r requirements-dev.txt
+	@touch $@
+
+$(BIN)/.installed-docs: $(BIN)/.installed requirements-docs.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -r requirements-docs.txt
 	@touch $@
 
 install-gpu: $(BIN)/.installed  ## put faiss-gpu in the place of faiss-cpu (Linux x86-64, NVIDIA)
@@ -46,7 +50,10 @@ lint: $(BIN)/.installed-test  ## ruff: lint and format
 types: $(BIN)/.installed-test  ## mypy --strict
 	$(BIN)/mypy --strict ragqa
 
-check: lint types test  ## everything CI runs
+docs: $(BIN)/.installed-docs  ## make the documents' site, with the reference of the API, in site/
+	$(BIN)/mkdocs build --quiet --clean
 
-clean:  ## remove .venv, caches and the demo index
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis indexes/demo
+check: lint types docs test  ## everything CI runs
+
+clean:  ## remove .venv, caches, the site and the demo index
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis site indexes/demo
