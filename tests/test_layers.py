@@ -28,6 +28,7 @@ WAY = [
     "evaluation",
     "report",
     "comparison",
+    "serving",
     "commands",
     "cli",
 ]
@@ -56,6 +57,10 @@ STEPS = {
     ],
     "report": ["reading", "summary", "blocks", "tables", "plots", "answers", "page", "document"],
     "comparison": ["profile", "arms", "stages", "steps", "run"],
+    "serving": [
+        "limits", "problems", "metrics", "access", "generations", "work", "lanes", "pipeline", "service", "requests",
+        "answers", "describe", "events", "routes", "chat", "pages", "guard", "app", "server",
+    ],
 }  # fmt: skip
 SHIMS = {
     "prepare",
@@ -67,6 +72,7 @@ SHIMS = {
     "merge",
     "export",
     "ask",
+    "serve",
     "doctor",
     "completion",
     "__init__",
@@ -123,9 +129,10 @@ def test_only_one_package_calls_from_pretrained_of_the_libraries() -> None:
         "models/packaged.py",
         "models/gguf.py",
         "commands/ask.py",
+        "commands/serve.py",
         "training/fine_tune.py",
         "comparison/steps.py",
-    }  # the last three call Answerer.from_pretrained
+    }  # the last four call Answerer.from_pretrained
 
 
 def test_files_can_be_held_in_the_head() -> None:

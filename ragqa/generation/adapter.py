@@ -15,7 +15,8 @@ from typing import Any, Final, Literal, get_args
 from ragqa.errors import ModelError
 from ragqa.generation.choice import Choice
 from ragqa.generation.prompt import NUMBERED, PromptTemplate
-from ragqa.models import ModelSource, is_hub_id
+from ragqa.models import DEFAULT_GENERATOR, ModelSource, is_hub_id
+from ragqa.settings import AnswerSettings
 
 Mode = Literal["plain", "retrieval"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
@@ -111,3 +112,20 @@ def read_adapter(folder: str | Path) -> Adapter | None:
             f"template {adapter.template.version} ({fingerprint[:12]}); train it anew with python -m ragqa.fine_tune"
         )
     return adapter
+
+
+def as_trained(trained: Adapter | None) -> AnswerSettings:
+    """How questions are answered with an adapter; the defaults without one."""
+    if trained is None:
+        return AnswerSettings()
+    return AnswerSettings(
+        context_products=trained.context_products,
+        context_tokens=trained.context_tokens,
+        max_new_tokens=trained.max_new_tokens,
+    )
+
+
+def base_of(adapter: str | None) -> str:
+    """The base model that an adapter of ragqa's was trained on; the default for others."""
+    trained = read_adapter(adapter) if adapter else None
+    return str(trained.base["name"]) if trained else DEFAULT_GENERATOR

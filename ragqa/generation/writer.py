@@ -7,7 +7,7 @@ from typing import Final
 
 from ragqa.errors import ModelError
 from ragqa.generation.adapter import Adapter
-from ragqa.generation.choice import MOST, Choice
+from ragqa.generation.choice import MOST, Choice, eligible
 from ragqa.generation.generator import Generator, Writing
 from ragqa.generation.prompt import Prompt, PromptBuilder
 from ragqa.generation.sources import Written, copied
@@ -45,6 +45,11 @@ class Writer:
         if use.decoding == "auto":
             return self._plain or self._foreign
         return use.decoding == "free" or (self._plain and use.decoding != "copy")
+
+    def asks(self, found: Retrieval, use: AnswerSettings) -> bool:
+        """Whether the generator reads a prompt for this answer; not to copy, or to choose the one exact title."""
+        settled = found.candidates[0].exact and len(eligible(found.candidates[: use.context_products])) == 1
+        return use.decoding != "copy" and (self.is_free(use) or use.probabilities or not settled)
 
     def write(
         self, generator: Callable[[], Generator], found: Sequence[Retrieval], use: AnswerSettings
