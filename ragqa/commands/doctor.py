@@ -24,7 +24,7 @@ from ragqa.models import DEFAULT_EMBEDDER, DEFAULT_GENERATOR, cache_folder, choo
 from ragqa.models.packaged import PACKAGED
 from ragqa.versions import processor
 
-EXAMPLE = "example: python -m ragqa.doctor --json"
+EXAMPLE = "example: python -m ragqa.doctor"
 AFTER_INTERRUPT = "nothing was left behind"
 
 State = Literal["ok", "note", "fault"]
