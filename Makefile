@@ -51,7 +51,7 @@ types: $(BIN)/.installed-test  ## mypy --strict
 	$(BIN)/mypy --strict ragqa
 
 docs: $(BIN)/.installed-docs  ## make the documents' site, with the reference of the API, in site/
-	$(BIN)/mkdocs build --quiet --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
 
 check: lint types docs test  ## everything CI runs
 

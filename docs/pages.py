@@ -26,7 +26,7 @@ PARTS: Final = {
     "Train the retriever": "training.md",
 }
 TITLES: Final = {"usage.md": "# Usage", "training.md": "# Training"}
-DOCUMENTS: Final = ("indexes/README.md", "benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+DOCUMENTS: Final = ("README.pt-BR.md", "indexes/README.md", "benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 _LINK: Final = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 
 
@@ -45,11 +45,15 @@ def on_files(files: Files, config: Any) -> Files:
     texts |= {name: (ROOT / name).read_text("utf-8") for name in DOCUMENTS}
     for name, text in texts.items():
         files.append(File.generated(config, name, content=text))
-    for page in list(files.documentation_pages()):
+    waiting = list(files.documentation_pages())
+    while waiting:
+        page = waiting.pop()
         for link in _LINK.findall(page.content_string):
             target = _in_repository(page.src_uri, link)
             if target and (ROOT / target).is_file() and files.get_file_from_path(_on_site(target)) is None:
-                files.append(File.generated(config, _on_site(target), abs_src_path=str(ROOT / target)))
+                files.append(added := File.generated(config, _on_site(target), abs_src_path=str(ROOT / target)))
+                if added.is_documentation_page():
+                    waiting.append(added)
     return files
 
 
@@ -78,7 +82,7 @@ def _in_repository(page: str, link: str) -> str | None:
     """The place in the repository that a link of a page means; None outside of it."""
     if ":" in link or not (path := link.partition("#")[0]):
         return None
-    home = page if page in DOCUMENTS or page in ("index.md", *TITLES) else f"docs/{page}"
+    home = f"docs/{page}" if (ROOT / "docs" / page).is_file() else page
     return posixpath.normpath(posixpath.join(posixpath.dirname(home), path))
 
 
