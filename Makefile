@@ -3,7 +3,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test install-gpu demo test test-lowest lint types check coverage lock audit clean
+.PHONY: help install install-test install-gpu demo test test-lowest lint types docs check coverage lock audit clean
 
 # What torch brings for CUDA: which build of it is installed, and with what, is chosen before.
 TORCH_AND_ITS_OWN := torch setuptools triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti \
@@ -25,6 +25,10 @@ $(BIN)/.installed: pyproject.toml constraints.txt requirements-weights.txt
 
 $(BIN)/.installed-test: $(BIN)/.installed requirements-dev.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -r requirements-dev.txt
+	@touch $@
+
+$(BIN)/.installed-docs: $(BIN)/.installed requirements-docs.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -r requirements-docs.txt
 	@touch $@
 
 install-gpu: $(BIN)/.installed  ## put faiss-gpu in the place of faiss-cpu (Linux x86-64, NVIDIA)
@@ -76,7 +80,10 @@ lint: $(BIN)/.installed-test  ## ruff: lint and format
 types: $(BIN)/.installed-test  ## mypy --strict
 	$(BIN)/mypy --strict ragqa
 
-check: lint types test  ## everything CI runs
+docs: $(BIN)/.installed-docs  ## make the documents' site, with the reference of the API, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
 
-clean:  ## remove .venv, caches and the demo index
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis indexes/demo
+check: lint types docs test  ## everything CI runs
+
+clean:  ## remove .venv, caches, the site and the demo index
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis site indexes/demo

@@ -74,6 +74,8 @@ SHIMS = {
     "ask",
     "compare",
     "serve",
+    "doctor",
+    "completion",
     "__init__",
 }
 MODULES = sorted(p.relative_to(ROOT / "ragqa") for p in (ROOT / "ragqa").rglob("*.py"))

@@ -22,7 +22,7 @@ from ragqa.records import Answer
 from ragqa.settings import AnswerSettings
 
 EXAMPLE = (
-    'example: python -m ragqa.ask indexes/demo "Qual é a descrição deste produto: Rede de Dormir Casal Maracatu, Azul?"'
+    'example: python -m ragqa.ask indexes/demo "What is the description of Marisol flamenco skirt in red?" --top-k 3'
 )
 INTERMIXED = True
 AFTER_INTERRUPT = "nothing was left behind"
