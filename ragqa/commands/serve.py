@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -114,11 +116,18 @@ def run(chosen: argparse.Namespace) -> int:
         server = Server(create_app(service, keys, further), service)
         host, port = listening.getsockname()[:2]
         print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+        if not keys and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+            print("warning: whoever reaches this address may ask; --api-key-file asks for keys", file=sys.stderr)
         server.run(sockets=[listening])
     if service.failure is not None:
         raise service.failure
     if not chosen.quiet:
         print("stopped", file=sys.stderr)
+    if not service.ended:
+        # A model that computes while Python ends may crash it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 
