@@ -52,9 +52,11 @@ export function showAnswer(answer, candidates, choose) {
       spans,
       (id) => ({ number: numbers.get(id), title: titles.get(id) }),
       (part, index, number, title) => {
-        if (number === undefined) {
+        if (spans[index].source === null) {
           return make("span", { class: "unsourced" }, part, unsourced());
         }
+        // A product that the model was shown, but that is not among those listed.
+        if (number === undefined) return make("span", { class: "copied elsewhere" }, part, reference("+", spans[index].source));
         const show = () => select(spans[index].source, [index], "card");
         const span = make("span", { class: `copied ${colour(number)}`, "data-span": index }, part);
         span.append(reference(number, title, show));
@@ -106,9 +108,10 @@ function times(timings) {
   if (!stages.length) return null;
   const bar = make("div", { class: "bar", "aria-hidden": "true" });
   const list = make("ul", { class: "stages" });
+  const sum = stages.reduce((seconds, [, value]) => seconds + value, 0);
   stages.forEach(([name, value], place) => {
     const part = make("span", { class: `part p${(place % 4) + 1}` });
-    part.style.flexGrow = value;
+    part.style.flexGrow = value / sum;
     bar.append(part);
     list.append(make("li", {}, make("span", { class: `dot p${(place % 4) + 1}`, "aria-hidden": "true" }), `${say("stages")[name] ?? name} ${seconds(value)}`));
   });
