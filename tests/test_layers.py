@@ -56,10 +56,10 @@ STEPS = {
         "scores", "corpus", "metrics", "ranking", "significance", "abstention", "table", "cells", "analysis",
     ],
     "report": ["reading", "summary", "blocks", "tables", "plots", "answers", "page", "document"],
-    "comparison": ["profile", "arms", "stages", "steps", "run"],
+    "comparison": ["profile", "arms", "stages", "steps", "run", "side_by_side"],
     "serving": [
         "limits", "problems", "metrics", "access", "generations", "work", "lanes", "pipeline", "service", "requests",
-        "answers", "describe", "events", "routes", "chat", "pages", "guard", "app", "server",
+        "answers", "describe", "events", "routes", "compare", "chat", "pages", "guard", "app", "server",
     ],
 }  # fmt: skip
 SHIMS = {
@@ -72,6 +72,7 @@ SHIMS = {
     "merge",
     "export",
     "ask",
+    "compare",
     "serve",
     "doctor",
     "completion",
@@ -129,10 +130,11 @@ def test_only_one_package_calls_from_pretrained_of_the_libraries() -> None:
         "models/packaged.py",
         "models/gguf.py",
         "commands/ask.py",
+        "commands/compare.py",
         "commands/serve.py",
         "training/fine_tune.py",
         "comparison/steps.py",
-    }  # the last four call Answerer.from_pretrained
+    }  # the last five call Answerer.from_pretrained
 
 
 def test_files_can_be_held_in_the_head() -> None:

@@ -52,7 +52,7 @@ def arguments(line: str) -> tuple[str, ...]:
 
 
 EXAMPLES = [importlib.import_module(module).EXAMPLE for module, _ in COMMANDS.values()]
-# tests/comparison/test_smoke.py runs the benchmark, tests/test_examples.py the service.
+# tests/comparison/test_smoke.py runs the benchmark, tests/serving/test_process.py the service.
 RUN_ELSEWHERE = ("benchmark", "serve")
 
 
@@ -151,6 +151,13 @@ def test_the_table_of_the_sweep_is_made_from_the_committed_result() -> None:
     table = sweep_report.table(json.loads(sweep_report.RESULT.read_text("utf-8")))
     for page in sweep_report.PAGES:
         assert f"<!-- sweep -->\n{table}\n<!-- /sweep -->" in page.read_text("utf-8")
+
+
+def test_the_table_of_the_service_is_made_from_the_committed_result() -> None:
+    from benchmarks import service_report
+
+    table = service_report.table(json.loads(service_report.RESULT.read_text("utf-8")))
+    assert f"<!-- service -->\n{table}\n<!-- /service -->" in service_report.README.read_text("utf-8")
 
 
 PROCESS_LINES = re.findall(r"^python -m (.+)$", (ROOT / "docs" / "process.md").read_text("utf-8"), re.MULTILINE)

@@ -20,6 +20,7 @@ from ragqa.settings import AnswerSettings
 
 if TYPE_CHECKING:
     from ragqa.answerer import Answerer
+    from ragqa.serving.compare import Comparison
 
 EXAMPLE = "example: python -m ragqa.serve indexes/demo --port 8000"
 AFTER_INTERRUPT = "nothing was left behind"
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any that is free (default: %(default)s)")
     _add_limits(parser)
+    _add_comparison(parser)
     add_answering(parser)
     add_models(parser)
     add_device(parser)
@@ -42,7 +44,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     for flag, kind, what in (
         ("--max-batch", int, "questions done together at most (default: 16)"),
         ("--max-queue", int, "questions waiting or in work; more are refused with 503 (default: 256)"),
-        ("--max-wait", float, "refuse with 503 what would wait longer, in seconds (default: 10)"),
+        ("--max-wait", float, "refuse with 503 what would wait longer, in seconds (default: 4)"),
         ("--max-streams", int, "answers streamed in turns (default: 8)"),
         ("--timeout", float, "seconds from a request to its answer; then 504 (default: 30)"),
         ("--drain", float, "seconds that accepted requests get after SIGTERM (default: 30)"),
@@ -67,6 +69,15 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--log-questions", action="store_true", default=None, help="write questions to the log")
 
 
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the comparison: /v1/compare, and the page's second tab")
+    group.add_argument(
+        "--compare", action="store_true", help="compare ways of answering; the base model is loaded when first asked"
+    )
+    group.add_argument("--compare-plain", metavar="ADAPTER", help="the same, with what fine-tune --mode plain wrote")
+    group.add_argument("--compare-retrieval", metavar="ADAPTER", help="the same, with that of --mode retrieval")
+
+
 def run(chosen: argparse.Namespace) -> int:
     """Run `ragqa serve`."""
     try:
@@ -81,22 +92,26 @@ def run(chosen: argparse.Namespace) -> int:
     from ragqa.serving.access import read_keys
     from ragqa.serving.limits import ServiceSettings
 
-    asked = AnswerSettings.from_dict(given(chosen, AnswerSettings.__slots__))  # told before anything is loaded
+    # Told before anything is loaded.
+    AnswerSettings.from_dict(given(chosen, AnswerSettings.__slots__))
+    chosen_server(chosen)
     origins = tuple(chosen.cors_origins or ())
     chosen.cors_origins = origins or None
     limits = ServiceSettings.from_dict(given(chosen, ServiceSettings.__slots__))
     keys = read_keys(chosen.api_key_file)
     _check_index(chosen.index)
-    del asked
 
+    from ragqa.serving import compare
     from ragqa.serving.app import create_app
     from ragqa.serving.server import Server, log_to_stderr, open_socket
     from ragqa.serving.service import Service
 
     log_to_stderr(chosen.quiet)
     with open_socket(chosen.host, chosen.port) as listening:
-        service = Service(lambda: _load(chosen), limits, chosen.verify)
-        server = Server(create_app(service, keys), service)
+        comparison = _comparison(chosen)
+        service = Service(lambda: _load(chosen, comparison), limits, chosen.verify)
+        further = [compare.routes(service, comparison)] if comparison else []
+        server = Server(create_app(service, keys, further), service)
         host, port = listening.getsockname()[:2]
         print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         server.run(sockets=[listening])
@@ -117,7 +132,26 @@ def _check_index(name: str) -> None:
     live_generation(folder / "index" if (folder / SAVED).exists() else folder)
 
 
-def _load(chosen: argparse.Namespace) -> Answerer:
+def _comparison(chosen: argparse.Namespace) -> Comparison | None:
+    """The arms, if they were asked for."""
+    if not (chosen.compare or chosen.compare_plain or chosen.compare_retrieval):
+        return None
+    from ragqa.comparison.side_by_side import side_by_side
+    from ragqa.serving.compare import Comparison
+
+    return Comparison(
+        lambda answerer: side_by_side(
+            answerer,
+            plain=chosen.compare_plain,
+            retrieval=chosen.compare_retrieval,
+            own=chosen.server is None,
+            device=chosen.device,
+            dtype=chosen.dtype,
+        )
+    )
+
+
+def _load(chosen: argparse.Namespace, comparison: Comparison | None = None) -> Answerer:
     """The answerer, with its models loaded."""
     from ragqa.answerer import Answerer
 
@@ -135,9 +169,9 @@ def _load(chosen: argparse.Namespace) -> Answerer:
     if chosen.rerank_depth and answerer.reranker_name is None:
         raise InputError("--rerank-depth: there is no reranker; name one with --reranker")
     answerer.settings = AnswerSettings.from_dict(answerer.settings.to_dict() | given(chosen, AnswerSettings.__slots__))
+    if comparison:
+        comparison.open(answerer)
     if answerer.settings.decoding != "copy":
         _ = answerer.generator
     _ = answerer.reranker
-    # The first question takes longer than others: let it be this one.
-    answerer.ask("?", min_confidence=0.0, precision=None)
     return answerer

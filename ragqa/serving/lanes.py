@@ -88,7 +88,8 @@ class Lane:
                 return None
             if not self._queue:
                 return []
-            batch, others = [self._queue.popleft()], []
+            batch: list[Work] = [self._queue.popleft()]
+            others: list[Work] = []
             most, group = self._most(), batch[0].group
             while self._queue and len(batch) < most:
                 work = self._queue.popleft()

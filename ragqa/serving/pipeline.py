@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from ragqa.answerer import Answerer
 from ragqa.records import Answer, Retrieval
@@ -20,6 +20,7 @@ from ragqa.serving.limits import ServiceSettings
 from ragqa.serving.metrics import Metrics
 from ragqa.serving.work import Work
 
+_WARM: Final = "?"
 # Works that are done, each with its answer, what was found, or what went wrong.
 Results = Sequence[tuple[Work, Answer | Retrieval | BaseException]]
 
@@ -44,6 +45,18 @@ class Pipeline:
         """Start the workers."""
         self.finding.start()
         self.writing.start()
+
+    def warm(self, answerer: Answerer) -> None:
+        """Do all of a question's way before the first one comes, and measure it."""
+        use = answerer.settings.to_dict() | {"min_confidence": 0.0, "precision": None}
+        for _ in range(2):  # the first takes longer than others
+            started = time.monotonic()
+            found = answerer.retrieve([_WARM], **use)
+            self.finding.seconds = time.monotonic() - started
+            if answerer.generates(found[0], **use):
+                started = time.monotonic()
+                answerer.answer(found, **use)
+                self.writing.seconds = time.monotonic() - started
 
     def stop(self, timeout: float) -> None:
         """End the workers; what is in work is finished first, if it is within so many seconds."""
@@ -98,7 +111,7 @@ class Pipeline:
                     asked.append(work)
                 else:
                     plain.append(work)
-            done += self._answered(plain)
+            done += self._answered(plain, asked=False)
         if wanting := [work for work in batch if work.kind != "search" and work.use.decoding != "copy"]:
             self._share += 0.1 * (len(asked) / len(wanting) - self._share)
         self._metrics.batches.labels("retrieve").observe(len(batch))
@@ -118,14 +131,15 @@ class Pipeline:
                 self._streams.append(work)
         if answers := [work for work in going if work.kind == "answer"]:
             started = time.monotonic()
-            self._finish(self._answered(answers))
+            self._finish(self._answered(answers, asked=True))
             self._metrics.batches.labels("generate").observe(len(answers))
             self.writing.measured(time.monotonic() - started, len(answers))
 
     def _stream(self) -> bool:
         """The next piece of each streamed answer; whether there are others."""
-        for _ in range(min(len(self._streams), self._limits.max_streams)):
-            work = self._streams.popleft()
+        going = [self._streams.popleft() for _ in range(min(len(self._streams), self._limits.max_streams))]
+        unfinished: list[Work] = []
+        for work in going:
             assert work.stream is not None and work.piece is not None  # noqa: S101, PT018  (for the type checker)
             started = time.monotonic()
             result: Answer | BaseException | None = None
@@ -141,43 +155,49 @@ class Pipeline:
                 result = error
             work.seconds["generate"] += time.monotonic() - started
             if result is None:
-                self._streams.append(work)
+                unfinished.append(work)
                 continue
             self.writing.measured(work.seconds["generate"], 1)
             if isinstance(result, Answer):
                 result = self._told(work, result, {"generate": work.seconds["generate"]})
             self._finish([(work, result)])
+        # Those that have begun go on before others begin.
+        self._streams.extendleft(reversed(unfinished))
         return bool(self._streams)
 
-    def _answered(self, works: Sequence[Work]) -> list[tuple[Work, Answer | Retrieval | BaseException]]:
-        """Answers to works of one group, which were found."""
+    def _answered(self, works: Sequence[Work], asked: bool) -> list[tuple[Work, Answer | Retrieval | BaseException]]:
+        """Answers to works of one group, which were found; whether the generator is asked for them."""
         done: list[tuple[Work, Answer | Retrieval | BaseException]] = []
         for some, answers in self._tried(works, _answer):
             if isinstance(answers, BaseException):
                 done += [(work, answers) for work in some]
                 continue
             for work, answer in zip(some, answers, strict=True):
-                told = self._told(work, answer, answer.timings)
+                told = self._told(work, answer, answer.timings if asked else {})
                 if work.piece is not None:
                     work.piece(answer.text)
                 done.append((work, told))
         return done
 
     def _told(self, work: Work, answer: Answer, timings: dict[str, float]) -> Answer:
-        """The answer with its times by the service's clock, counted."""
-        seconds = work.seconds | {stage: timings[stage] for stage in ("load", "generate") if stage in timings}
+        """The answer with its times by the service's clock, counted; no time where the generator was not asked."""
+        seconds = work.seconds | {"generate": 0.0}
+        seconds |= {stage: timings[stage] for stage in ("load", "generate") if stage in timings}
         metrics = self._metrics
         metrics.answers.labels("several" if answer.several else "abstained" if answer.abstained else "answered").inc()
-        if answer.prompt:
-            metrics.stage_seconds.labels("generate").observe(seconds.get("generate", 0.0))
+        answer = replace(answer, timings=seconds | {"total": time.monotonic() - work.arrived})
+        if timings and answer.prompt:
+            metrics.stage_seconds.labels("generate").observe(seconds["generate"])
             count = tokens(work.generation.answerer, answer)
             metrics.tokens.labels("prompt").inc(count[0])
             metrics.tokens.labels("answer").inc(count[1])
-        return replace(answer, timings=seconds | {"total": time.monotonic() - work.arrived})
+        return answer
 
     def _begun(self, batch: Sequence[Work]) -> list[Work]:
         """Works that somebody waits for; the others are finished."""
-        now, going, left = time.monotonic(), [], []
+        now = time.monotonic()
+        going: list[Work] = []
+        left: list[Work] = []
         for work in batch:
             (left if work.left else going).append(work)
             work.begun = True
@@ -220,8 +240,8 @@ def _gone() -> BaseException:
 
 
 def tokens(answerer: Answerer, answer: Answer) -> tuple[int, int]:
-    """Tokens of the prompt and of the answer's text, as the generator counts them; none without a prompt."""
-    if not answer.prompt:
+    """Tokens of the prompt and of the answer's text, as the generator counts them; none where it was not asked."""
+    if not (answer.prompt and answer.timings["generate"]):
         return 0, 0
     tokenizer = answerer.generator.tokenizer.backend_tokenizer
     return tuple(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in (answer.prompt, answer.text))  # type: ignore[return-value]

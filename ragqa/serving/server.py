@@ -22,6 +22,7 @@ if importlib.util.find_spec("httptools"):
 else:
     from uvicorn.protocols.http.h11_impl import H11Protocol as _Protocol  # type: ignore[assignment]
 
+_MOST: Final = 65_535
 _LOG: Final = logging.getLogger("ragqa.serving")
 
 
@@ -31,6 +32,8 @@ def open_socket(host: str, port: int) -> socket.socket:
     Raises:
         InputError: the port is in use, or the address is not this machine's.
     """
+    if not 0 <= port <= _MOST:
+        raise InputError(f"--port {port}: a port is from 0, which takes any that is free, to {_MOST}")
     try:
         family, kind, number, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -43,10 +46,11 @@ def open_socket(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen(1024)
         listening.setblocking(False)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listening.close()
-        why = error.strerror if isinstance(error, OSError) else "a port is from 0 to 65535"
-        raise InputError(f"{host}:{port}: {why}; choose another --port, or 0 for any that is free") from error
+        raise InputError(
+            f"{host}:{port}: {error.strerror}; choose another --port, or 0 for any that is free"
+        ) from error
     return listening
 
 
@@ -71,7 +75,8 @@ def patient_for(head: float, taking: float) -> type[asyncio.Protocol]:
                 self._late = self.loop.call_later(head, self.transport.abort)
             super().data_received(data)
             if not self._between():
-                self._late = _cancelled(self._late)
+                _cancel(self._late)
+                self._late = None
 
         def _between(self) -> bool:
             """Whether no request is being answered."""
@@ -82,20 +87,22 @@ def patient_for(head: float, taking: float) -> type[asyncio.Protocol]:
             self._stuck = self._stuck or self.loop.call_later(taking, self.transport.abort)
 
         def resume_writing(self) -> None:
-            self._stuck = _cancelled(self._stuck)
+            _cancel(self._stuck)
+            self._stuck = None
             super().resume_writing()
 
         def timeout_keep_alive_handler(self) -> None:
             self.transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._late, self._stuck = _cancelled(self._late), _cancelled(self._stuck)
+            _cancel(self._late)
+            _cancel(self._stuck)
             super().connection_lost(exc)
 
     return Patient
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()
 

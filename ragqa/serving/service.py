@@ -79,7 +79,7 @@ class Service:
 
     async def _begin(self) -> None:
         try:
-            self._take(await asyncio.to_thread(lambda: Generation(self._load())))
+            self._take(await asyncio.to_thread(self._opened))
         except Exception as error:  # noqa: BLE001  (whoever started the service is told)
             self.state, self.failure = "failed", error
             self.on_failure()
@@ -96,6 +96,11 @@ class Service:
                 _LOG.info(
                     "generation %s of the index is in service, %d products", found.name, len(found.answerer.index)
                 )
+
+    def _opened(self) -> Generation:
+        generation = Generation(self._load())
+        self._pipeline.warm(generation.answerer)
+        return generation
 
     def _take(self, generation: Generation) -> None:
         self._live = generation
@@ -119,7 +124,7 @@ class Service:
         return AnswerSettings.from_dict(default.to_dict() | changed) if changed else default
 
     def submit(
-        self, kind: Kind, questions: Sequence[str], use: AnswerSettings, piece: Callable[[str], None] | None = None
+        self, kind: Kind, questions: Sequence[str], use: AnswerSettings, piece: Callable[[str], object] | None = None
     ) -> list[Work]:
         """Accept the questions of one request, all or none. Each must be given up with `leave` if it is not awaited.
 
@@ -183,7 +188,7 @@ class Service:
         if work not in self._works or work.left:
             return
         work.waiting -= 1
-        if work.left:
+        if not work.waiting:
             self.metrics.dropped.inc()
             self._forget(work)
             if self._pipeline.take_out(work):

@@ -41,7 +41,7 @@ class Work:
     use: AnswerSettings
     generation: Generation
     done: asyncio.Future[Answer | Retrieval]
-    piece: Callable[[str], None] | None = None
+    piece: Callable[[str], object] | None = None
     arrived: float = field(default_factory=time.monotonic)
     waiting: int = 1
     begun: bool = False
