@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,11 @@ def run(chosen: argparse.Namespace) -> int:
         raise service.failure
     if not chosen.quiet:
         print("stopped", file=sys.stderr)
+    if not service.ended:
+        # A model that computes while Python ends may crash it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 

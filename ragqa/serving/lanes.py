@@ -7,7 +7,7 @@ together next. Nothing is waited for to fill it.
 from __future__ import annotations
 
 import threading
-from collections import deque
+from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -35,7 +35,7 @@ class Lane:
         turn: Callable[[], bool] | None = None,
     ) -> None:
         self._run, self._most, self._turn = run, most, turn
-        self._queue: deque[Work] = deque()
+        self._queue: list[Work] = []  # by turn
         self._changed = threading.Condition()
         self._stopping = False
         self.seconds: float | None = None  # of work for a question, measured
@@ -48,17 +48,19 @@ class Lane:
         """Begin to work."""
         self._thread.start()
 
-    def stop(self, timeout: float | None = None) -> None:
-        """End when the batch in work is done."""
+    def stop(self, timeout: float | None = None) -> bool:
+        """End when the batch in work is done; whether it ended within so many seconds."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def put(self, works: Sequence[Work]) -> None:
-        """Queue works."""
+        """Queue works, each at its turn."""
         with self._changed:
-            self._queue.extend(works)
+            for work in works:
+                insort(self._queue, work, key=_turn)
             self._changed.notify()
 
     def take_out(self, work: Work) -> bool:
@@ -70,9 +72,14 @@ class Lane:
                 return False
             return True
 
-    def wait(self, more: float = 0.0) -> float:
-        """Seconds after which what is queued now, and `more` of it, will be done, at the rate that was measured."""
-        return (len(self._queue) + more) * (self.seconds or 0.0)
+    def before(self, turn: float) -> int:
+        """How many works have their turn before."""
+        with self._changed:
+            return bisect_right(self._queue, turn, key=_turn)
+
+    def wait(self, count: float) -> float:
+        """Seconds after which so many questions will be done, at the rate that was measured."""
+        return count * (self.seconds or 0.0)
 
     def measured(self, seconds: float, count: int) -> None:
         """So many questions took so long."""
@@ -80,7 +87,7 @@ class Lane:
         self.seconds = each if self.seconds is None else self.seconds + _NEW * (each - self.seconds)
 
     def _next(self, busy: bool) -> list[Work] | None:
-        """The oldest work and those of its group; empty where there is none and other work goes on, None at the end."""
+        """The work whose turn it is and those of its group; empty where there is none and other work goes on, None at the end."""
         with self._changed:
             while not self._queue and not busy and not self._stopping:
                 self._changed.wait()
@@ -88,13 +95,10 @@ class Lane:
                 return None
             if not self._queue:
                 return []
-            batch: list[Work] = [self._queue.popleft()]
-            others: list[Work] = []
-            most, group = self._most(), batch[0].group
-            while self._queue and len(batch) < most:
-                work = self._queue.popleft()
-                (batch if work.group == group else others).append(work)
-            self._queue.extendleft(reversed(others))
+            group = self._queue[0].group
+            batch = [work for work in self._queue if work.group == group][: self._most()]
+            taken = set(batch)
+            self._queue = [work for work in self._queue if work not in taken]
             return batch
 
     def _work(self) -> None:
@@ -103,3 +107,7 @@ class Lane:
             if batch:
                 self._run(batch)
             busy = self._turn() if self._turn else False
+
+
+def _turn(work: Work) -> float:
+    return work.turn

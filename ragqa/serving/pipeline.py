@@ -58,17 +58,20 @@ class Pipeline:
                 answerer.answer(found, **use)
                 self.writing.seconds = time.monotonic() - started
 
-    def stop(self, timeout: float) -> None:
-        """End the workers; what is in work is finished first, if it is within so many seconds."""
-        self.finding.stop(timeout)
-        self.writing.stop(timeout)
+    def stop(self, timeout: float) -> bool:
+        """End the workers; whether what is in work was finished first, within so many seconds each."""
+        return self.finding.stop(timeout) & self.writing.stop(timeout)
 
     def wait(self, work: Work) -> float:
-        """Seconds that a new work is likely to wait."""
-        found = self.finding.wait(1.0)
-        if work.kind == "search" or work.use.decoding == "copy":
-            return found
-        return found + self.writing.wait(self._share * (len(self.finding) + 1) + len(self._streams))
+        """Seconds that a new work is likely to take until it is done."""
+        ahead = self.finding.before(work.turn)
+        asking = self.writing.before(work.turn) + len(self._streams) + self._share * ahead
+        others = 0.0 if _plain(work) else self.writing.wait(asking)
+        return self.finding.wait(ahead) + others + self.each(work)
+
+    def each(self, work: Work) -> float:
+        """Seconds that a work is likely to take by itself."""
+        return self.finding.wait(1) + (0.0 if _plain(work) else self.writing.wait(self._share))
 
     def take_out(self, work: Work) -> bool:
         """Take a work out that has not begun; whether it had not."""
@@ -112,7 +115,7 @@ class Pipeline:
                 else:
                     plain.append(work)
             done += self._answered(plain, asked=False)
-        if wanting := [work for work in batch if work.kind != "search" and work.use.decoding != "copy"]:
+        if wanting := [work for work in batch if not _plain(work)]:
             self._share += 0.1 * (len(asked) / len(wanting) - self._share)
         self._metrics.batches.labels("retrieve").observe(len(batch))
         self.finding.measured(time.monotonic() - started, len(batch))
@@ -218,6 +221,11 @@ class Pipeline:
             if len(works) == 1:
                 return [(works, error)]
         return [pair for work in works for pair in self._tried([work], do)]
+
+
+def _plain(work: Work) -> bool:
+    """Whether the generator is surely not asked for it."""
+    return work.kind == "search" or work.use.decoding == "copy"
 
 
 def _retrieve(works: Sequence[Work]) -> list[Retrieval]:

@@ -23,6 +23,9 @@ from ragqa.settings import AnswerSettings
 
 _LOG: Final = logging.getLogger("ragqa.serving")
 _LONGEST_RETRY: Final = 60
+_LAST: Final = 2.0  # seconds for what is still in work when the time to drain is over
+# Seconds between the turns of two questions of one request, in those that a question takes.
+_SHARE: Final = 2
 
 
 class Service:
@@ -41,6 +44,7 @@ class Service:
         self.metrics = Metrics()
         self.state: Literal["loading", "ready", "draining", "failed"] = "loading"
         self.failure: BaseException | None = None
+        self.ended = False  # no worker is at work any more
         self.on_failure: Callable[[], None] = lambda: None
         self._load, self._verify = load, verify
         self._live: Generation | None = None
@@ -75,7 +79,7 @@ class Service:
             loading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await loading
-            await asyncio.to_thread(self._pipeline.stop, 2.0)
+            self.ended = await asyncio.to_thread(self._pipeline.stop, _LAST)
 
     async def _begin(self) -> None:
         try:
@@ -142,8 +146,10 @@ class Service:
             raise Problem(503, "draining", "the service is being stopped", retry_after=5)
         taken: list[Work] = []
         new: list[Work] = []
-        for question in questions:
+        for number, question in enumerate(questions):
             work = Work(kind, question, use, live, loop.create_future(), piece)
+            # Of many questions in a request each has its turn later, so that others come between.
+            work.turn = work.arrived + number * _SHARE * self._pipeline.each(work)
             known = self._shared.get(work.key) if kind != "stream" else None
             if known is not None and not known.left:
                 known.waiting += 1

@@ -29,6 +29,8 @@ class Work:
         generation: of the index, which is held until the work is done.
         done: an `Answer`, or a `Retrieval` for a search; of the event loop.
         piece: called with each piece of a streamed answer, in a worker's thread.
+        arrived: by `time.monotonic`.
+        turn: who has less is first.
         waiting: how many requests wait for it; nobody reads what nobody waits for.
         begun: a worker has taken it.
         found: what was found for it.
@@ -43,6 +45,7 @@ class Work:
     done: asyncio.Future[Answer | Retrieval]
     piece: Callable[[str], object] | None = None
     arrived: float = field(default_factory=time.monotonic)
+    turn: float = 0.0
     waiting: int = 1
     begun: bool = False
     found: Retrieval | None = None

@@ -159,6 +159,20 @@ def test_questions_that_wait_are_searched_together_and_the_same_one_once(gate: G
         assert sorted(gate.asked) == sorted(titles[:7])
 
 
+def test_a_request_of_many_questions_lets_others_between(gate: Gate, titles: list[str]) -> None:
+    with serving(gate.answerer, max_batch=2, max_wait=1e6) as here, ThreadPoolExecutor(4) as pool:
+        here.service._pipeline.finding.seconds = 100.0  # the second question of a request has its turn 200 s later
+        first = pool.submit(here.ask, titles[0])
+        until(lambda: gate.batches == [1])
+        many = pool.submit(here.client.post, "/v1/ask", json={"questions": titles[1:5]})
+        until(lambda: here.metric("ragqa_queue_length") == 5)
+        one = pool.submit(here.ask, titles[5])
+        until(lambda: here.metric("ragqa_queue_length") == 6)
+        gate.open.set()
+        assert [done.result().status_code for done in (first, many, one)] == [200] * 3
+        assert gate.asked == [titles[0], titles[1], titles[5], *titles[2:5]]
+
+
 def test_a_question_that_fails_does_not_spoil_those_beside_it(
     answerer: Answerer, gate: Gate, titles: list[str]
 ) -> None:
