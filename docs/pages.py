@@ -17,6 +17,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 # Headings of the README -> the page they stand on; the others stay at home.
 PARTS: Final = {
     "Use": "usage.md",
+    "Serve": "usage.md",
     "Catalogues": "usage.md",
     "The index folder": "usage.md",
     "Models": "usage.md",
@@ -27,7 +28,7 @@ PARTS: Final = {
 }
 TITLES: Final = {"usage.md": "# Usage", "training.md": "# Training"}
 DOCUMENTS: Final = ("README.pt-BR.md", "indexes/README.md", "benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md")
-_LINK: Final = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
+_LINK: Final = re.compile(r"((?<=\]\()[^)\s]+(?=\))|(?<=<img src=\")[^\"]+(?=\"))")
 
 
 def parted(readme: str) -> dict[str, str]:
