@@ -40,6 +40,16 @@ def parted(readme: str) -> dict[str, str]:
     return {page: "\n".join(sections) for page, sections in pages.items()}
 
 
+def on_config(config: Any) -> Any:
+    """Add the documents that the navigation does not name at its end."""
+    named = {page for entry in config.nav for page in entry.values()}
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        if path.name not in named:
+            title = path.read_text("utf-8").partition("\n")[0].lstrip("# ")
+            config.nav.append({title: path.name})
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages, and the files that they link to."""
     texts = parted((ROOT / "README.md").read_text("utf-8"))
