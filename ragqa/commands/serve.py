@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -115,6 +116,8 @@ def run(chosen: argparse.Namespace) -> int:
         server = Server(create_app(service, keys, further), service)
         host, port = listening.getsockname()[:2]
         print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+        if not keys and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+            print("warning: whoever reaches this address may ask; --api-key-file asks for keys", file=sys.stderr)
         server.run(sockets=[listening])
     if service.failure is not None:
         raise service.failure

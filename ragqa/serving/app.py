@@ -49,6 +49,12 @@ def create_app(service: Service, keys: Sequence[str] = (), further: Sequence[API
     app.mount("/static", pages.files())
     for kind in (RequestValidationError, HTTPException, problems.Problem, Exception):
         app.add_exception_handler(kind, problems.handle)
+    # The document says what this service takes.
+    document = app.openapi()
+    document["components"]["schemas"]["Ask"]["properties"]["questions"]["maxItems"] = service.limits.max_questions
+    if keys:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}]
     if service.limits.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -61,7 +61,8 @@ def routes(service: Service) -> APIRouter:
         },
     )
     async def complete(body: Chat, request: Request) -> Response:
-        question = next((message.text for message in reversed(body.messages) if message.role == "user"), "")
+        said = (message.text for message in reversed(body.messages) if message.role == "user")
+        question = next((text for text in said if text.strip()), "")
         limit = service.live.answerer.settings.max_question_chars
         if not question.strip() or len(question) > limit:
             raise Problem(

@@ -14,7 +14,6 @@ from starlette.responses import Response
 
 from ragqa.answerer import Answerer
 from ragqa.comparison.side_by_side import ArmAnswer, SideBySide, how_to_get
-from ragqa.serving.answers import documented
 from ragqa.serving.events import EventStream, event
 from ragqa.serving.problems import Problem, told
 from ragqa.serving.problems import documented as problems
@@ -50,12 +49,19 @@ _COMPARED: Final = {
         }
     ],
 }
+_STREAM: Final = (
+    'event: arm\ndata: {"name": "copy", ...}\n\nevent: compared\ndata: {"question": ..., "arms": [...]}\n\n'
+)
 
 
 class Compare(BaseModel):
     """A question that every arm is asked."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        json_schema_extra={"examples": [{"question": _COMPARED["question"]}]},
+    )
 
     question: Text
     stream: StrictBool = Field(False, description="each arm's answer as an event, then all of them")
@@ -110,7 +116,15 @@ def routes(service: Service, comparison: Comparison) -> APIRouter:
         tags=["answers"],
         summary="One question answered in every way that the benchmark compares",
         responses=problems(400, 401, 408, 413, 415, 422, 429, 500, 503)
-        | {200: documented({"type": "object"}, _COMPARED)},
+        | {
+            200: {
+                "description": "All arms' answers; events where `stream` was true.",
+                "content": {
+                    "application/json": {"schema": {"type": "object"}, "example": _COMPARED},
+                    "text/event-stream": {"schema": {"type": "string"}, "example": _STREAM},
+                },
+            }
+        },
     )
     async def compare(body: Compare, request: Request) -> Response:
         note(request, [body.question])

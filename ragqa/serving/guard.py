@@ -24,6 +24,8 @@ _HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico"})
+# Routes that take a JSON object.
+BODIES: Final = frozenset({"/v1/ask", "/v1/search", "/v1/chat/completions", "/v1/compare"})
 _PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds
 _LEFT: Final = 499  # in log and metrics alone: the client closed the connection
 
@@ -103,7 +105,7 @@ class Guard:
         scope["ragqa.charge"] = lambda count: self._charge(who, count)
         if not free and path != "/metrics":
             self._charge(who, 1)
-        if scope["method"] == "POST" and path.startswith("/v1/"):
+        if scope["method"] == "POST" and path in BODIES:
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
                 raise Problem(
@@ -142,7 +144,7 @@ class Guard:
         except TimeoutError:
             late = f"the body did not arrive within {self._limits.body_timeout:g} s"
             raise Problem(408, "too-slow", late) from None
-        if not size and scope["method"] == "POST" and scope["path"].startswith("/v1/"):
+        if not size and scope["method"] == "POST" and scope["path"] in BODIES:
             raise Problem(400, "empty-body", "the body is empty; it must be a JSON object")
         return b"".join(parts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StringConstraints, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from ragqa.settings import Decoding
 
@@ -47,19 +48,22 @@ class Ask(_Body):
                 {"question": _EXAMPLE},
                 {"questions": [_EXAMPLE, "Do you have surfboards?"], "settings": {"top_k": 3}},
             ],
-            "oneOf": [{"required": ["question"]}, {"required": ["questions"]}],
+            "oneOf": [
+                {"required": ["question"]},
+                {"required": ["questions"], "properties": {"stream": {"const": False}}},
+            ],
         }
     )
 
-    question: Text | None = None
-    questions: Annotated[list[Text], Field(min_length=1, max_length=1000)] | None = None
+    question: Text | SkipJsonSchema[None] = None
+    questions: Annotated[list[Text], Field(min_length=1, max_length=1000)] | SkipJsonSchema[None] = None
     stream: StrictBool = Field(False, description="answer with server-sent events: pieces, then the whole answer")
     prompt: StrictBool = Field(False, description="also what the generator was given")
     settings: Changes = Field(default_factory=Changes)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
-        if (self.question is None) == (self.questions is None):
+        if len({"question", "questions"} & self.model_fields_set) != 1 or self.question is self.questions:
             raise ValueError("give either question or questions")
         if self.stream and self.question is None:
             raise ValueError("a stream takes one question, not questions")
@@ -114,7 +118,7 @@ class Chat(BaseModel):
     n: Annotated[StrictInt, Field(ge=1, le=1)] | None = None
     max_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, strict=True, allow_inf_nan=False)] | None = None
     seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
 

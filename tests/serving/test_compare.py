@@ -54,6 +54,14 @@ def test_streamed_each_arm_is_an_event_and_all_of_them_the_last(compared: Servin
     assert arms[-1]["arms"] == arms[:-1]
 
 
+def test_the_document_has_the_route_with_examples(compared: Serving) -> None:
+    document = compared.client.get("/openapi.json").json()
+    content = document["paths"]["/v1/compare"]["post"]["responses"]["200"]["content"]
+    assert set(content) == {"application/json", "text/event-stream"}
+    assert all("example" in kind for kind in content.values())
+    assert document["components"]["schemas"]["Compare"]["examples"] == [{"question": "headlamp for the trail"}]
+
+
 def test_mistakes_are_problem_documents(compared: Serving, served: Serving) -> None:
     for body, status in (({"question": " "}, 422), ({"question": "q", "arms": []}, 422), ({}, 422)):
         told = compared.client.post("/v1/compare", json=body)

@@ -52,9 +52,11 @@ export function showAnswer(answer, candidates, choose) {
       spans,
       (id) => ({ number: numbers.get(id), title: titles.get(id) }),
       (part, index, number, title) => {
-        if (number === undefined) {
+        if (spans[index].source === null) {
           return make("span", { class: "unsourced" }, part, unsourced());
         }
+        // A product that the model was shown, but that is not among those listed.
+        if (number === undefined) return make("span", { class: "copied elsewhere" }, part, reference("+", spans[index].source));
         const show = () => select(spans[index].source, [index], "card");
         const span = make("span", { class: `copied ${colour(number)}`, "data-span": index }, part);
         span.append(reference(number, title, show));

@@ -7,7 +7,6 @@ import { make } from "./marks.js";
 import { choose as chooseLanguage, current, fill, number, say } from "./words.js";
 
 const at = (id) => document.getElementById(id);
-const TOP_K = 5;
 const question = at("question");
 
 let running = null; // the AbortController of what is being asked
@@ -70,7 +69,7 @@ async function answered(text, signal) {
   tellStatus("asking");
   let candidates = [];
   // The reasons why products were found come beside the answer; without them there is an answer all the same.
-  const found = search(text, TOP_K, signal).then(
+  const found = search(text, told?.defaults?.top_k ?? 5, signal).then(
     (reply) => {
       candidates = reply.candidates ?? [];
       if (!last && !signal.aborted) answers.showCandidates(candidates, choose);
@@ -125,7 +124,7 @@ function showProblem(error) {
   const say_ = (text) => text && box.append(make("p", { dir: "auto" }, text));
   if (kind === "key") {
     say_(hasKey() ? say("key_wrong") : say("key"));
-    const input = make("input", { id: "key", type: "password", autocomplete: "off", required: true });
+    const input = make("input", { id: "key", type: "password", autocomplete: "off", required: true, pattern: "[!-~]+" });
     const form = make("form", { class: "field" }, make("label", { for: "key" }, say("key_label")), input, make("button", { type: "submit" }, say("key_send")));
     form.addEventListener("submit", (event) => {
       event.preventDefault();

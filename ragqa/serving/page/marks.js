@@ -29,7 +29,7 @@ export function reference(number, title, action) {
   const inside = action
     ? make("button", { type: "button", "aria-label": name, title: name, "aria-pressed": "false", onclick: (event) => { event.stopPropagation(); action(); } }, `${number}`)
     : make("span", { role: "img", "aria-label": name, title: name }, `${number}`);
-  return make("sup", { class: colour(number) }, inside);
+  return make("sup", {}, inside);
 }
 
 // The same where there is none.

@@ -140,6 +140,19 @@ def test_a_part_of_the_answer_leads_to_its_source_and_back(page: Chrome) -> None
     assert texts(page, "#text .active") == ["A pen 🖋 of brass with a screw cap.1"]
 
 
+def test_what_was_copied_from_a_product_that_is_not_listed_has_a_source_all_the_same(
+    page: Chrome, server: StandIn
+) -> None:
+    sources = answer("")["sources"][:1]
+    server.replies["/v1/ask"] = lambda body, headers: as_events(("answer", answer("pen", sources=sources)))
+    ask(page, "pen")
+    assert texts(page, "#text .copied") == [
+        "A pen 🖋 of brass with a screw cap.1", "dries in four seconds, in a bottle of glass.+"
+    ]  # fmt: skip
+    assert one(page, ".elsewhere [role=img]").get_attribute("aria-label") == "from source +, b"
+    assert faint(page)[1] == []
+
+
 def test_keys_go_to_the_question_ask_stop_and_walk_through_the_products(page: Chrome, server: StandIn) -> None:
     closed = threading.Event()
 
