@@ -209,6 +209,10 @@ class Answerer:
         use = self._settings(settings)
         return self._answerable(found, use) and self._writer.asks(found, use)
 
+    def is_free(self, **settings: Any) -> bool:
+        """Whether the generator writes the text; otherwise it chooses the source at most."""
+        return self._writer.is_free(self._settings(settings))
+
     def on(self, index: ProductIndex) -> Answerer:
         """The same on another index, such as a new generation of its own; models that it shares are not loaded anew."""
         other, encoder = copy.copy(self), self.retriever.embedder

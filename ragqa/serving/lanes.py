@@ -23,7 +23,7 @@ class Lane:
     Args:
         name: of the thread.
         run: does a batch; told of what belongs to nobody any more by `Work.left`. Its own affair are errors.
-        most: questions in a batch; asked for each.
+        most: questions in a batch that begins with this one.
         turn: does a part of what else there is, and says whether there is more of it; None for nothing else.
     """
 
@@ -31,7 +31,7 @@ class Lane:
         self,
         name: str,
         run: Callable[[Sequence[Work]], None],
-        most: Callable[[], int],
+        most: Callable[[Work], int],
         turn: Callable[[], bool] | None = None,
     ) -> None:
         self._run, self._most, self._turn = run, most, turn
@@ -95,8 +95,8 @@ class Lane:
                 return None
             if not self._queue:
                 return []
-            group = self._queue[0].group
-            batch = [work for work in self._queue if work.group == group][: self._most()]
+            first = self._queue[0]
+            batch = [work for work in self._queue if work.group == first.group][: self._most(first)]
             taken = set(batch)
             self._queue = [work for work in self._queue if work not in taken]
             return batch

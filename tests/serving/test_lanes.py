@@ -37,7 +37,7 @@ def test_a_batch_is_what_waits_of_one_group_and_the_others_keep_their_order(loop
         held.set()
         assert holding.wait(60)
 
-    lane = Lane("test", run, lambda: 3)
+    lane = Lane("test", run, lambda first: 3)
     lane.start()
     lane.put([work("first", FEW, loop)])
     assert held.wait(60)
@@ -54,7 +54,7 @@ def test_a_batch_is_what_waits_of_one_group_and_the_others_keep_their_order(loop
 
 
 def test_the_wait_is_told_by_what_questions_took() -> None:
-    lane = Lane("test", lambda batch: None, lambda: 1)
+    lane = Lane("test", lambda batch: None, lambda first: 1)
     assert lane.wait(5) == 0.0
     lane.measured(2.0, 4)
     assert lane.wait(3) == 1.5
@@ -70,7 +70,7 @@ def test_other_work_goes_on_while_nothing_is_queued() -> None:
         return len(turns) < 5
 
     loop = asyncio.new_event_loop()
-    lane = Lane("test", lambda batch: None, lambda: 1, turn)
+    lane = Lane("test", lambda batch: None, lambda first: 1, turn)
     lane.start()
     lane.put([work("begin", FEW, loop)])
     until(lambda: len(turns) == 5)
