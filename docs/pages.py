@@ -17,6 +17,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 # Headings of the README -> the page they stand on; the others stay at home.
 PARTS: Final = {
     "Use": "usage.md",
+    "Serve": "usage.md",
     "Catalogues": "usage.md",
     "The index folder": "usage.md",
     "Models": "usage.md",
@@ -27,7 +28,7 @@ PARTS: Final = {
 }
 TITLES: Final = {"usage.md": "# Usage", "training.md": "# Training"}
 DOCUMENTS: Final = ("README.pt-BR.md", "indexes/README.md", "benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md")
-_LINK: Final = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
+_LINK: Final = re.compile(r"((?<=\]\()[^)\s]+(?=\))|(?<=<img src=\")[^\"]+(?=\"))")
 
 
 def parted(readme: str) -> dict[str, str]:
@@ -37,6 +38,16 @@ def parted(readme: str) -> dict[str, str]:
         heading = re.match(r"## (.*)", section)
         pages[PARTS.get(heading[1], "index.md") if heading else "index.md"].append(section)
     return {page: "\n".join(sections) for page, sections in pages.items()}
+
+
+def on_config(config: Any) -> Any:
+    """Add the documents that the navigation does not name at its end."""
+    named = {page for entry in config.nav for page in entry.values()}
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        if path.name not in named:
+            title = path.read_text("utf-8").partition("\n")[0].lstrip("# ")
+            config.nav.append({title: path.name})
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -20,7 +20,8 @@ if not (index / "CURRENT").exists():
 
 sizes = {"examples": 200, "validation": 100, "judged": 40, "watched": 16, "test": 20}
 if os.environ.get("RAGQA_TOY"):
-    sizes = {"examples": 8, "steps": 1, "validation": 24, "judged": 4, "watched": 2, "test": 20, "evaluations": 1}
+    sizes = {"examples": 4, "steps": 1, "validation": 16, "judged": 2, "watched": 2, "test": 20, "evaluations": 1}
+    sizes |= {"products": 2, "number_questions": 1, "context_tokens": 256, "max_new_tokens": 24}
 
 for mode in ("plain", "retrieval"):
     adapter = home / "adapters" / f"example-{mode}"

@@ -39,8 +39,9 @@ __all__ = ["ABSTENTIONS", "SEVERAL", "Answerer"]
 class Answerer:
     """Answers questions about the products of one index. It may be shared between threads.
 
-    >>> answerer = Answerer.from_pretrained("indexes/demo")  # doctest: +SKIP
-    >>> answerer.ask("Qual é a descrição deste produto: Rede de Dormir Casal Maracatu, Azul?")  # doctest: +SKIP
+    Examples:
+        >>> answerer = Answerer.from_pretrained("indexes/demo")  # doctest: +SKIP
+        >>> answerer.ask("Qual é a descrição deste produto: Rede de Dormir Casal Maracatu, Azul?")  # doctest: +SKIP
     """
 
     def __init__(

@@ -53,13 +53,24 @@ def test_bash_completes_commands_options_values_and_files(scripts: dict[str, Pat
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_script_is_one_its_shell_can_read(shell: str, scripts: dict[str, Path]) -> None:
-    assert "--min-confidence" in scripts[shell].read_text("utf-8") or "min-confidence" in scripts[shell].read_text(
-        "utf-8"
-    )
+    assert "min-confidence" in scripts[shell].read_text("utf-8")
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not on this machine")
     done = subprocess.run([shell, "-n", str(scripts[shell])], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_fish_completes_commands_and_values(scripts: dict[str, Path]) -> None:
+    if shutil.which("fish") is None:
+        pytest.skip("fish is not on this machine")
+
+    def offered(line: str) -> list[str]:
+        code = f"source {scripts['fish']}; complete -C '{line}'"
+        done = subprocess.run(["fish", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+        return sorted(one.partition("\t")[0] for one in done.stdout.splitlines())
+
+    assert offered("ragqa fine") == ["fine-tune", "fine-tune-retriever"]
+    assert offered("ragqa benchmark --profile ") == ["full", "quick", "smoke"]
 
 
 def test_neither_help_nor_completion_imports_torch() -> None:

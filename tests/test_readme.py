@@ -52,7 +52,7 @@ def arguments(line: str) -> tuple[str, ...]:
 
 
 EXAMPLES = [importlib.import_module(module).EXAMPLE for module, _ in COMMANDS.values()]
-# tests/comparison/test_smoke.py runs the benchmark, tests/test_examples.py the service.
+# tests/comparison/test_smoke.py runs the benchmark, tests/serving/test_process.py the service.
 RUN_ELSEWHERE = ("benchmark", "serve")
 
 

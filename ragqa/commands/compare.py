@@ -18,7 +18,10 @@ from typing import Any
 from ragqa.commands.options import add_common, add_device
 from ragqa.models import DEFAULT_GENERATOR
 
-EXAMPLE = 'example: python -m ragqa.compare indexes/demo "What is the description of Lumen Trail Headlamp LT-350?"'
+EXAMPLE = (
+    'example: python -m ragqa.compare indexes/demo "What is the description of Lumen Trail Headlamp LT-350?" '
+    "--retrieval adapters/demo"
+)
 AFTER_INTERRUPT = "nothing was left behind"
 _WIDEST = 100
 
