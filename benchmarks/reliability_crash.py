@@ -27,7 +27,7 @@ from ragqa.settings import AnswerSettings
 
 _COUNT: Final = 40
 _NOTHING: Final = "nothing"
-_PATIENCE: Final = 300  # seconds, after which a child hangs
+_PATIENCE: Final = 120  # seconds, after which a child hangs
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,14 @@ from benchmarks.faults import Kind
 from benchmarks.reliability_crash import Tried, try_all, try_training, writers
 from benchmarks.reliability_damage import damaged
 from benchmarks.reliability_readers import forked, read_during_updates
-from benchmarks.reliability_same import same
+from benchmarks.reliability_same import RECIPES, same
 
 # How many points of each writer, flips, truncations and updates are tried; None for all points.
 _POINTS: Final[dict[str, int | None]] = {"short": 3, "long": None}
-_TRAINING: Final[dict[str, int | None]] = {"short": 2, "long": None}
+# Of a training's save steps, after each of which the training is gone on with: spread over all.
+_TRAINING: Final = {"short": 2, "long": 40}
 _FLIPS: Final = {"short": (60, 12), "long": (1000, 200)}
+_SAME: Final = {"short": (200, ("ivf-pq", "hnsw")), "long": (6000, RECIPES)}
 _UPDATES: Final = {"short": 6, "long": 50}
 
 
@@ -77,6 +79,7 @@ def damage(size: str) -> dict[str, Any]:
             f"| {name} | {sum(flip.values()):,} | {flip['refused']:,} | {flip['harmless']:,} | {sum(cut.values()):,} | "
             f"{cut['refused']:,} | {cut['harmless']:,} |"
         )
+    lines += ["", "Harmless were changes in " + ", ".join(f"`{name}` ({count})" for name, count in found["harmless"].items()) + "."]  # fmt: skip
     return {"table": lines} | found
 
 
@@ -97,7 +100,7 @@ def readers(size: str) -> dict[str, Any]:
 def determinism(size: str) -> dict[str, Any]:
     """Make the same twice."""
     with tempfile.TemporaryDirectory() as folder, toys.toy_embedder(Path(folder) / "toy-model"):
-        found = same(Path(folder), {"short": 400, "long": 6000}[size])
+        found = same(Path(folder), *_SAME[size])
     lines = ["| made twice | the same bytes | the same answers |", "|---|---|---|"]
     lines += [f"| {one['what']} | {one['bytes']} | {one['answers']} |" for one in found["made"]]
     return found | {"table": lines}

@@ -144,7 +144,7 @@ def test_every_target_of_the_makefile_is_in_its_help() -> None:
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:
-    for name in ("README.md", "indexes/README.md", "benchmarks/README.md", "docs/process.md"):
+    for name in ("README.md", "indexes/README.md", "benchmarks/README.md", "docs/process.md", "docs/reliability.md"):
         document = ROOT / name
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text("utf-8")):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
