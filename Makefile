@@ -3,7 +3,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test install-gpu demo test test-lowest lint types docs check coverage lock audit clean
+.PHONY: help install install-test install-gpu demo test test-lowest torture lint types docs check coverage lock audit clean
 
 # What torch brings for CUDA: which build of it is installed, and with what, is chosen before.
 TORCH_AND_ITS_OWN := torch setuptools triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti \
@@ -47,6 +47,9 @@ indexes/demo/CURRENT: examples/catalogue/trn.json $(BIN)/.installed
 
 test: $(BIN)/.installed-test  ## run the tests, offline
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+torture: $(BIN)/.installed-test  ## reliability, the long mode: crashes, damage, readers, hostile input
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.reliability
 
 test-lowest: .venv-lowest/.installed  ## a part of the tests with the lowest versions that pyproject.toml admits
 	HF_HUB_OFFLINE=1 .venv-lowest/bin/python -m pytest -W default -p no:cacheprovider @tests/lowest.txt

@@ -15,6 +15,7 @@ from typing import Any
 
 from ragqa import models
 from ragqa.errors import InputError
+from ragqa.folders import readable
 from ragqa.generation.adapter import Adapter, as_trained, base_of, read_adapter
 from ragqa.generation.generator import Generator
 from ragqa.generation.opening import open_generator
@@ -29,7 +30,7 @@ from ragqa.records import Answer, Retrieval
 from ragqa.replies import ABSTENTIONS, SEVERAL, abstention, reply
 from ragqa.retrieval.embed import Embedder
 from ragqa.retrieval.rerank import CrossEncoderReranker, Reranker
-from ragqa.saved import SAVED, push, read_saved, save
+from ragqa.saved import SAVED, Saved, push, read_saved, save
 from ragqa.settings import AnswerSettings
 from ragqa.streams import AnswerStream
 
@@ -72,6 +73,7 @@ class Answerer:
         self._generator: Generator | None = None
         self._reranker: Reranker | None = None
         self._loading = threading.Lock()
+        self._saved = Saved()
         self._writer = Writer(self.trained, foreign=adapter is not None and self.trained is None)
 
     @classmethod
@@ -112,16 +114,18 @@ class Answerer:
         server = as_server(server, server_model)
         if adapter and generator is None and (whole := read_adapter(adapter)) and whole.merged:
             generator, adapter = adapter, None  # with the adapter in it
-        folder = Path(path)
+        folder = readable(Path(path))
         if not folder.exists() and models.is_hub_id(str(path)):
             folder = models.fetch_folder(str(path))
         saved: dict[str, Any] = {}
+        vouched = Saved()
         if (folder / SAVED).exists():
             saved = read_saved(folder / SAVED)
             if adapter or generator:
                 # Another one is asked as it was trained, not as the saved one was.
                 trained = as_trained(read_adapter(adapter or str(generator))).to_dict()
                 saved["settings"] |= {k: trained[k] for k in ("context_products", "context_tokens", "max_new_tokens")}
+            vouched = Saved.of(saved, generator, adapter, reranker)
             generator = generator or str(folder / "generator")
             embedder = embedder or str(folder / "embedder")
             adapter = adapter or (str(folder / "adapter") if saved.get("adapter") else None)
@@ -130,10 +134,11 @@ class Answerer:
                 settings = AnswerSettings.from_dict(saved["settings"])
             folder = folder / "index"
         index = open_index(folder, verify)
+        vouched.check_index(index)
         encoder, source = own_embedder(index, folder, embedder, device, dtype)
         say(f"embedder {source}, {encoder.device}, {encoder.dtype}")
         index.dense.use(encoder.device)
-        return cls(
+        answerer = cls(
             index,
             encoder,
             embedder_source=source,
@@ -145,6 +150,8 @@ class Answerer:
             settings=settings,
             server=server,
         )
+        answerer._saved = vouched
+        return answerer
 
     @property
     def generator(self) -> Generator:
@@ -155,7 +162,7 @@ class Answerer:
         """
         with self._loading:
             if self._generator is None:
-                self._generator, self.generator_source = open_generator(
+                generator, source = open_generator(
                     self.generator_name,
                     self._device,
                     self._dtype,
@@ -164,6 +171,9 @@ class Answerer:
                     choice=self._writer.choice,
                     server=self._server,
                 )
+                if self._server is None:
+                    self._saved.check_generator(source, self.adapter_name)
+                self._generator, self.generator_source = generator, source
             return self._generator
 
     @property
@@ -177,6 +187,7 @@ class Answerer:
             if self._reranker is None and self.reranker_name is not None:
                 model, source = models.load_reranker(self.reranker_name, self._device, self._dtype)
                 say(f"reranker {source}, {models.describe(model)}")
+                self._saved.check_reranker(source)
                 self._reranker, self.reranker_source = CrossEncoderReranker(model), source
             return self._reranker
 

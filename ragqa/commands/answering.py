@@ -85,7 +85,7 @@ def add_models(parser: argparse.ArgumentParser) -> None:
         "--verify",
         choices=("auto", "full", "sizes"),
         default="auto",
-        help="how the index is checked (default: auto)",
+        help="how the index is checked: sizes and both ends of its parts, in full, or in full below 2 GB (default: auto)",
     )
 
 

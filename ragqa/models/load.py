@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ragqa.errors import ModelError, first_line
+from ragqa.folders import readable
 from ragqa.models.device import choose_device, choose_dtype
 from ragqa.models.packaged import DEFAULT_EMBEDDER, DEFAULT_GENERATOR, PACKAGED, in_package
 from ragqa.models.source import ModelSource, in_folder, is_hub_id, on_hub, quiet
@@ -32,7 +33,7 @@ def find_model(name: str, weights: bool = True) -> ModelSource:
     Raises:
         ModelError: there is no such model, or it cannot be reached.
     """
-    if name and Path(name).is_dir():
+    if name and readable(Path(name)).is_dir():
         return in_folder(name, weights)
     if not is_hub_id(name):
         raise ModelError(f"{name}: no such folder; a model is a local folder or a Hub id such as {DEFAULT_EMBEDDER}")
@@ -136,7 +137,7 @@ def load_generator(
     Raises:
         ModelError: it cannot be found or is no such model.
     """
-    _check_adapter(adapter)
+    adapter = _checked_adapter(adapter)
     source = find_model(name)
     place = choose_device(device)
     number_format = choose_dtype(dtype, place)
@@ -166,7 +167,7 @@ def load_reader(
 
     Args, Raises: see `load_generator`.
     """
-    _check_adapter(adapter)
+    adapter = _checked_adapter(adapter)
     place = choose_device(device)
     if place == "cpu":
         from ragqa.models.llama_files import read_llama
@@ -181,10 +182,15 @@ def load_reader(
     return load_generator(name, device, dtype, adapter)
 
 
-def _check_adapter(adapter: str | None) -> None:
+def _checked_adapter(adapter: str | None) -> str | None:
+    """Where an adapter's files lie."""
+    if adapter is None:
+        return None
+    folder = readable(Path(adapter))
     for needed in ("adapter_config.json", "adapter_model.safetensors"):
-        if adapter is not None and not (Path(adapter) / needed).is_file():
+        if not (folder / needed).is_file():
             raise ModelError(f"{adapter}: no LoRA adapter in this folder ({needed} is missing)")
+    return str(folder)
 
 
 def load_configuration(source: ModelSource) -> PretrainedConfig:
