@@ -3,7 +3,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test install-gpu demo test lint types check clean
+.PHONY: help install install-test install-gpu demo test torture lint types check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ indexes/demo/CURRENT: examples/catalogue/trn.json $(BIN)/.installed
 
 test: $(BIN)/.installed-test  ## run the tests, offline
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+torture: $(BIN)/.installed-test  ## reliability, the long mode: crashes, damage, readers, hostile input
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.reliability
 
 lint: $(BIN)/.installed-test  ## ruff: lint and format
 	$(BIN)/ruff check .
