@@ -10,12 +10,13 @@ from collections.abc import Generator as Pieces
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ragqa import models
 from ragqa.errors import InputError
-from ragqa.generation.adapter import Adapter, read_adapter
+from ragqa.generation.adapter import Adapter, as_trained, base_of, read_adapter
 from ragqa.generation.generator import Generator
+from ragqa.generation.limits import time_until
 from ragqa.generation.opening import open_generator
 from ragqa.generation.prompt import Prompt, PromptTemplate
 from ragqa.generation.server import Server, as_server
@@ -27,6 +28,7 @@ from ragqa.progress import say
 from ragqa.records import Answer, Retrieval
 from ragqa.replies import ABSTENTIONS, SEVERAL, abstention, reply
 from ragqa.retrieval.embed import Embedder
+from ragqa.retrieval.question import check_many
 from ragqa.retrieval.rerank import CrossEncoderReranker, Reranker
 from ragqa.retrieval.retriever import Retriever
 from ragqa.saved import SAVED, push, read_saved, save
@@ -34,6 +36,10 @@ from ragqa.settings import AnswerSettings
 from ragqa.streams import AnswerStream
 
 __all__ = ["ABSTENTIONS", "SEVERAL", "Answerer"]
+
+
+# Questions of one `ask_many` whose candidates and prompts are held at once.
+_AT_ONCE: Final = 512
 
 
 class Answerer:
@@ -60,7 +66,7 @@ class Answerer:
         self.index = index
         # How the adapter, or the model one was merged into, wants to be asked.
         self.trained: Adapter | None = read_adapter(adapter or generator)
-        self.settings = settings or _as_trained(self.trained)
+        self.settings = settings or as_trained(self.trained)
         self.embedder_source = embedder_source
         self.generator_source: models.ModelSource | None = None
         self.retriever = Retriever(index.store, index.dense, index.titles, index.words, embedder, index.confidence)
@@ -119,7 +125,7 @@ class Answerer:
             saved = read_saved(folder / SAVED)
             if adapter or generator:
                 # Another one is asked as it was trained, not as the saved one was.
-                trained = _as_trained(read_adapter(adapter or str(generator))).to_dict()
+                trained = as_trained(read_adapter(adapter or str(generator))).to_dict()
                 saved["settings"] |= {k: trained[k] for k in ("context_products", "context_tokens", "max_new_tokens")}
             generator = generator or str(folder / "generator")
             embedder = embedder or str(folder / "embedder")
@@ -136,7 +142,7 @@ class Answerer:
             index,
             encoder,
             embedder_source=source,
-            generator=generator or _base_of(adapter),
+            generator=generator or base_of(adapter),
             adapter=adapter,
             reranker=reranker,
             device=device,
@@ -189,16 +195,24 @@ class Answerer:
         Raises:
             QuestionError: the question is empty or too long.
             InputError: a setting is unknown or out of range.
+            TimeLimitError: there was no answer within `max_seconds`.
         """
         return self.ask_many([question], **settings)[0]
 
     def ask_many(self, questions: Sequence[str], **settings: Any) -> list[Answer]:
-        """Answer questions, in their order; prompts are read in batches of like length."""
+        """Answer questions, in their order; prompts are read in batches of like length.
+
+        Raises: see `ask`; InputError also where they are more than 100,000.
+        """
         if isinstance(questions, str):
             raise InputError("ask_many takes a list of questions; for one question call ask")
         use = self._settings(settings)
-        found, share = self._retrieved(questions, use)
-        return self._answer(found, use, share)
+        check_many(questions, use.max_question_chars)
+        answers: list[Answer] = []
+        for start in range(0, len(questions), _AT_ONCE):
+            found, share = self._retrieved(questions[start : start + _AT_ONCE], use)
+            answers += self._answer(found, use, share)
+        return answers
 
     def _settings(self, changed: dict[str, Any]) -> AnswerSettings:
         return AnswerSettings.from_dict(self.settings.to_dict() | changed) if changed else self.settings
@@ -246,7 +260,8 @@ class Answerer:
             return answer
         share |= self._loaded(1)
         started, given = time.perf_counter(), False
-        pieces = self._writer.stream(self.generator, found[0], use, self._least(use))
+        until = time_until(use, 1, share["retrieve"])
+        pieces = self._writer.stream(self.generator, found[0], use, self._least(use), until)
         while isinstance(piece := next(pieces), str):
             given = True
             yield piece
@@ -291,7 +306,8 @@ class Answerer:
             took = self._loaded(len(found))
             share |= {stage: share.get(stage, 0.0) + seconds for stage, seconds in took.items()}
         loaded = time.perf_counter()
-        written = self._writer.write(lambda: self.generator, [found[i] for i in answerable], use)
+        until = time_until(use, len(found), share["retrieve"])
+        written = self._writer.write(lambda: self.generator, [found[i] for i in answerable], use, until)
         generate = (time.perf_counter() - loaded) / max(len(answerable), 1)
         answers = [abstention(r, use, share) for r in found]
         for i, one in zip(answerable, written, strict=True):
@@ -342,19 +358,3 @@ class Answerer:
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "answerer")
             return push(Path(folder) / "answerer", repo_id, private, token)
-
-
-def _as_trained(trained: Adapter | None) -> AnswerSettings:
-    if trained is None:
-        return AnswerSettings()
-    return AnswerSettings(
-        context_products=trained.context_products,
-        context_tokens=trained.context_tokens,
-        max_new_tokens=trained.max_new_tokens,
-    )
-
-
-def _base_of(adapter: str | None) -> str:
-    """The base model that an adapter of ragqa's was trained on; the default for others."""
-    trained = read_adapter(adapter) if adapter else None
-    return str(trained.base["name"]) if trained else models.DEFAULT_GENERATOR

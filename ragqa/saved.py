@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from ragqa.errors import IndexDamagedError, IndexMismatchError, IndexNotFoundErr
 from ragqa.files import HashingFile, copy_folder, replace_folder, storage_errors, write_json
 from ragqa.generation.prompt import PromptTemplate
 from ragqa.index.storage import CURRENT, MANIFEST, ProductIndex
+from ragqa.json_files import UNREADABLE, read_json
 from ragqa.settings import AnswerSettings
 
 SAVED: Final = "answerer.json"
@@ -80,10 +80,10 @@ def read_saved(file: Path) -> dict[str, Any]:
         IndexMismatchError: it has another format.
     """
     try:
-        saved = json.loads(file.read_text("utf-8"))
+        saved = read_json(file)
         version = saved["format_version"]
         saved["settings"].items()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except UNREADABLE as error:
         raise IndexDamagedError(f"{file}: not a saved Answerer; save it anew with save_pretrained") from error
     if version != _FORMAT:
         raise IndexMismatchError(f"{file}: saved in format {version!r}; this ragqa reads format {_FORMAT}")

@@ -14,6 +14,7 @@ WAY = [
     "settings",
     "progress",
     "files",
+    "json_files",
     "versions",
     "models",
     "catalogue",
@@ -33,7 +34,7 @@ WAY = [
 ]
 # Within the packages whose modules are steps themselves.
 STEPS = {
-    "models": ["source", "packaged", "device", "gguf", "precision", "attention", "llama", "llama_files", "load"],
+    "models": ["source", "trust", "packaged", "device", "gguf", "precision", "attention", "llama", "llama_files", "load"],
     "catalogue": ["columns", "formats", "read", "clean", "store", "export"],
     "retrieval": [
         "text", "question", "bert", "embed", "int8", "gpu", "dense", "rows", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",
@@ -43,7 +44,7 @@ STEPS = {
         "lock", "storage", "embedder", "blocks", "recipe", "tune", "quantise", "vectors", "build", "changes", "update",
     ],
     "generation": [
-        "markers", "prompt", "choice", "adapter", "provenance", "drafts", "prefixes", "verify", "caches", "decode", "pieces", "sources", "generator", "server", "completions", "remote", "opening", "writer",
+        "limits", "markers", "prompt", "choice", "adapter", "provenance", "drafts", "prefixes", "verify", "caches", "decode", "pieces", "sources", "generator", "server", "completions", "remote", "opening", "writer",
     ],
     "training": [
         "groups", "questions", "splits", "contexts", "recipe", "examples", "tokens", "packs", "tree_attention", "lora", "batches",

@@ -81,6 +81,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rerank-depth", type=int, metavar="N", help=f"candidates a reranker reads (default: {default.rerank_depth})"
     )
     parser.add_argument("--batch-size", type=int, help=f"prompts read at once (default: {default.batch_size})")
+    parser.add_argument(
+        "--max-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="for one question; what is being written ends then (default: no limit)",
+    )
     parser.add_argument("--generator", metavar="ID", help=f"a language model (default: {DEFAULT_GENERATOR})")
     parser.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter for it, or one merged or exported")
     parser.add_argument("--reranker", metavar="ID", help="a cross-encoder that reads the first candidates again")
@@ -203,6 +209,8 @@ def _print(answer: Answer, chosen: argparse.Namespace) -> None:
         print(textwrap.fill(f"A: {answer.text}", 100, subsequent_indent="   ", break_long_words=False))
     took = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in answer.timings.items())
     print(f"   confidence {answer.confidence:.2f}; {took}")
+    if answer.shortened:
+        print("   shortened: --max-seconds was over")
     print("   sources:" if not answer.abstained else "   these fit:" if answer.several else "   near products:")
     for number, source in enumerate(answer.sources, 1):
         mark = "*" if source.cited else " "

@@ -6,7 +6,6 @@ program's) is asked as the base model is, and writes freely.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,9 @@ from typing import Any, Final, Literal, get_args
 from ragqa.errors import ModelError
 from ragqa.generation.choice import Choice
 from ragqa.generation.prompt import NUMBERED, PromptTemplate
-from ragqa.models import ModelSource, is_hub_id
+from ragqa.json_files import UNREADABLE, read_json
+from ragqa.models import DEFAULT_GENERATOR, ModelSource, is_hub_id
+from ragqa.settings import AnswerSettings
 
 Mode = Literal["plain", "retrieval"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
@@ -71,6 +72,23 @@ def base_name(name: str) -> str:
     return name if is_hub_id(name) and not Path(name).exists() else Path(name).name
 
 
+def as_trained(trained: Adapter | None) -> AnswerSettings:
+    """How questions are answered as an adapter was trained; the defaults for none."""
+    if trained is None:
+        return AnswerSettings()
+    return AnswerSettings(
+        context_products=trained.context_products,
+        context_tokens=trained.context_tokens,
+        max_new_tokens=trained.max_new_tokens,
+    )
+
+
+def base_of(adapter: str | None) -> str:
+    """The base model that an adapter of ragqa's was trained on; the default for others."""
+    trained = read_adapter(adapter) if adapter else None
+    return str(trained.base["name"]) if trained else DEFAULT_GENERATOR
+
+
 def read_adapter(folder: str | Path) -> Adapter | None:
     """What the adapter or merged model in `folder` says of itself; None if it is not one of ragqa's.
 
@@ -81,7 +99,7 @@ def read_adapter(folder: str | Path) -> Adapter | None:
     if not path.is_file():
         return None
     try:
-        manifest = json.loads(path.read_text("utf-8"))
+        manifest = read_json(path)
         if manifest["kind"] not in ("ragqa adapter", "ragqa merged model"):
             return None
         if manifest["format_version"] != FORMAT_VERSION:
@@ -103,7 +121,7 @@ def read_adapter(folder: str | Path) -> Adapter | None:
         )
         fingerprint = TEMPLATES[adapter.mode].fingerprint()
         trained_with, version = manifest["prompt"]["fingerprint"], manifest["prompt"]["version"]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ModelError(f"{path}: not a readable manifest of an adapter; train it anew") from error
     if trained_with != fingerprint:
         raise ModelError(

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +36,7 @@ from typing import Any, Final, Literal
 from ragqa.catalogue.store import ProductStore
 from ragqa.errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError
 from ragqa.files import replacing, sha256_of, storage_errors, sync_folder, write_json
+from ragqa.json_files import UNREADABLE, read_json
 from ragqa.retrieval import lexical
 from ragqa.retrieval.confidence import Confidence
 from ragqa.retrieval.dense import DenseIndex
@@ -113,7 +113,7 @@ def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:
     Args:
         path: the index folder.
         verify: "sizes" compares the sizes of all parts with the manifest; "full" their SHA-256 as well;
-            "auto" is full below 2 GB.
+            "auto" is full below 2 GB, and above it checks the SHA-256 of the vectors alone, which FAISS would trust.
 
     Raises:
         IndexNotFoundError: there is no finished index.
@@ -140,8 +140,8 @@ def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:
             f"against {manifest['dimension']}); build the index anew"
         )
     try:
-        confidence = Confidence.from_dict(json.loads((folder / CONFIDENCE).read_text("utf-8")))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        confidence = Confidence.from_dict(read_json(folder / CONFIDENCE))
+    except UNREADABLE as error:
         raise IndexDamagedError(f"{folder / CONFIDENCE}: not readable; build the index anew") from error
     return ProductIndex(folder, manifest, store, dense, titles, words, confidence)
 
@@ -155,9 +155,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text("utf-8"))
+        manifest = read_json(path)
         version = manifest["format_version"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except UNREADABLE as error:
         raise IndexDamagedError(f"{path}: not a readable manifest; build the index anew") from error
     if version != FORMAT_VERSION:
         raise IndexMismatchError(
@@ -197,11 +197,12 @@ def _check_parts(folder: Path, parts: Mapping[str, Any], verify: Verify) -> None
             raise IndexDamagedError(
                 f"{path}: {path.stat().st_size:,} bytes where the manifest says {size:,}; build the index anew"
             )
-    if verify == "sizes" or (verify == "auto" and sum(parts[name]["size"] for name in PARTS) >= _FULL_BELOW):
-        return
+    large = verify == "auto" and sum(parts[name]["size"] for name in PARTS) >= _FULL_BELOW
+    # What FAISS reads it trusts.
+    checked = () if verify == "sizes" else (VECTORS,) if large else PARTS
     with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda name: sha256_of(folder / name), PARTS)
-        for name, sha256 in zip(PARTS, found, strict=True):
+        found = pool.map(lambda name: sha256_of(folder / name), checked)
+        for name, sha256 in zip(checked, found, strict=True):
             if sha256 != parts[name]["sha256"]:
                 raise IndexDamagedError(
                     f"{folder / name}: its content changed since it was written; build the index anew"
