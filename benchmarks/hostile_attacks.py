@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.hostile_texts import LOOK_ALIKE, Attack
+from benchmarks.hostile_texts import Attack
 from ragqa.answerer import Answerer
 from ragqa.catalogue.clean import clean_text, cut_at_word
 from ragqa.generation.prompt import PromptBuilder
+from ragqa.index.build import build_index
+from ragqa.index.update import update_index
 from ragqa.records import Answer, Candidate, Product, Retrieval
 from ragqa.retrieval import fuse
 from ragqa.retrieval.noise import mistyped, partial_title
@@ -26,6 +29,7 @@ from ragqa.settings import CleaningSettings
 
 _SHOWN: Final = 3
 _BLOCK: Final = 24
+_PLANTED: Final = "PLANTED-"
 KINDS: Final = ("exact title", "title in part", "mistyped title")
 _FRAME: Final = {
     "exact title": "What is the description of {}?",
@@ -97,6 +101,66 @@ def in_contexts(
             changed.append((number, questions.index(one)))
         of_kind["unsourced"] += not sourced(answer)
     return {"kinds": {kind: dict(of_kind) for kind, of_kind in counts.items()}, "changed": changed}
+
+
+def in_catalogue(
+    answerer_of: Callable[[Path], Answerer],
+    index: Path,
+    rows: Sequence[dict[str, str]],
+    planted: Sequence[Attack],
+    count: int,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Plant all texts at once as products of a catalogue, by an update of its index.
+
+    Args:
+        answerer_of: opens an index.
+        index: where it is built.
+        rows: the catalogue, with uid, title and content.
+        planted: the texts.
+        count: questions about products that were there before.
+        settings: how they are answered.
+
+    Returns:
+        Questions ``asked``, answers ``changed``, and ``unsourced`` ones.
+    """
+    random_ = random.Random("planted")  # noqa: S311  (not for secrets)
+    own = [row for row in rows if row["title"] and row["content"]]
+    named = [(attack, random_.choice(own)["title"]) for attack in planted if not attack.title]
+    harmless, hostile = ([*rows, *_products(named, text)] for text in ("Made for every day, in two colours.", None))
+    build_index(harmless, index)
+    answerer = answerer_of(index)
+    texts = [one.found.question.text for one in asked(answerer, count, decoding="copy")]
+    before = _together(answerer, texts, settings)
+    update_index(index, hostile)
+    answerer = answerer_of(index)
+    after = _together(answerer, texts, settings)
+    about = [not str(_cited(one)).startswith(_PLANTED) for one in before]
+    differs = [_differs(*pair) and other for *pair, other in zip(before, after, about, strict=True)]
+    return {
+        "planted": len(named),
+        "asked": sum(about),
+        "with planted products in view": sum(
+            other and any(source.id.startswith(_PLANTED) for source in one.sources[:_SHOWN])
+            for one, other in zip(after, about, strict=True)
+        ),
+        "changed": sum(differs),
+        "unsourced": sum(not sourced(one) for one in after),
+    }
+
+
+def _products(named: Sequence[tuple[Attack, str]], text: str | None) -> Iterator[dict[str, str]]:
+    """Planted products, each beside one of the catalogue; with a harmless text in the place of their own, if it is given."""
+    for number, (attack, title) in enumerate(named):
+        own = f"{title} Mark {number}"
+        names = {"own": own, "other": title, "n": number % 3 + 1, "m": number % 2 + 1}
+        names |= {"question": f"What is the description of {title}?", "subject": title}
+        content = attack.planted("Made for every day, in two colours.", **names)
+        yield {"uid": f"{_PLANTED}{number}", "title": own, "content": text or content}
+
+
+def _together(answerer: Answerer, texts: Sequence[str], settings: dict[str, Any]) -> list[Answer]:
+    return answerer.ask_many(texts, **settings)
 
 
 def _plant(answerer: Answerer, attack: Attack, one: Asked, turn: int, defended: bool) -> tuple[Retrieval, str]:
@@ -175,6 +239,3 @@ def _defences(on: bool) -> Iterator[None]:
     finally:
         for name, value in kept.items():
             setattr(PromptBuilder, name, value)
-
-
-__all__ = ["LOOK_ALIKE", "Asked", "asked", "in_contexts", "sourced"]
