@@ -50,24 +50,22 @@ def fuzz(size: Size) -> dict[str, Any]:
     return {"failures": failures, "table": table, "inputs": inputs, "targets": found}
 
 
-def attacks(size: Size) -> dict[str, Any]:
+def attacks(size: Size, index: Path | None = None) -> dict[str, Any]:
     """Planted texts, with the defences and without, for the untrained and the fine-tuned model.
 
-    The short mode has the untrained model and the demonstration catalogue alone.
+    The short mode has the untrained model and the demonstration catalogue alone, of which an index may be given.
     """
     planted = planted_texts()
     failures: list[str] = []
     with _folder() as folder:
         if size == "short":
-            build_index(DEMO, folder / "demo")
-            runs = {
-                "untrained": _attacked(Answerer.from_pretrained(folder / "demo"), planted[::12], 6, 1, defended=(True,))
-            }
+            answerer = Answerer.from_pretrained(index or _demo(folder))
+            runs = {"untrained": _attacked(answerer, planted[::14], 6, 1, defended=(True,))}
             return {"failures": _wrong(runs), "table": [], "runs": runs}
         if not (TRAINED / "adapter").is_dir():
             raise InputError(f"{TRAINED}: no index and adapter there; make them with python -m benchmarks.decoding")
-        index, adapter = TRAINED / "index", str(TRAINED / "adapter")
-        tuned = Answerer.from_pretrained(index, adapter=adapter)
+        trained, adapter = TRAINED / "index", str(TRAINED / "adapter")
+        tuned = Answerer.from_pretrained(trained, adapter=adapter)
         runs = {
             "fine-tuned": _attacked(tuned, planted, 90, 3, defended=(True, False)),
             "fine-tuned, writing": _attacked(tuned, planted[::6], 18, 1, defended=(True, False), decoding="free"),
@@ -76,7 +74,7 @@ def attacks(size: Size) -> dict[str, Any]:
         in_all = in_catalogue(
             lambda place: Answerer.from_pretrained(place, adapter=adapter), folder / "planted", rows, planted, 120
         )
-        untrained = Answerer.from_pretrained(index)
+        untrained = Answerer.from_pretrained(trained)
         runs["untrained"] = _attacked(untrained, planted, 90, 2, defended=(True, False))
         runs["untrained, writing"] = _attacked(untrained, planted[::6], 18, 1, defended=(True, False), decoding="free")
     failures += _wrong(runs)
@@ -85,11 +83,10 @@ def attacks(size: Size) -> dict[str, Any]:
     return {"failures": failures, "table": _attack_table(runs, in_all), "runs": runs, "catalogue": in_all}
 
 
-def soak(size: Size) -> dict[str, Any]:
-    """10,000 questions in at least 20 minutes."""
+def soak(size: Size, index: Path | None = None) -> dict[str, Any]:
+    """10,000 questions in at least 20 minutes; of the demonstration catalogue, of which an index may be given."""
     with _folder() as folder:
-        build_index(DEMO, folder / "demo")
-        answerer = Answerer.from_pretrained(folder / "demo")
+        answerer = Answerer.from_pretrained(index or _demo(folder))
         found = soaked(answerer, *{"short": (100, 0.0), "long": (10_000, 1200.0)}[size])
     failures = found.pop("failures")
     if size == "short":  # too few questions for the memory to have settled
@@ -106,6 +103,11 @@ def soak(size: Size) -> dict[str, Any]:
         f"{found['most_mb']} MB: {found['growth']:+.1%} (at most {GROWTH:+.0%} is promised).",
     ]
     return {"failures": failures, "table": table} | found
+
+
+def _demo(folder: Path) -> Path:
+    build_index(DEMO, folder / "demo")
+    return folder / "demo"
 
 
 def _attacked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -34,8 +35,8 @@ def test_names_are_filled_in_once_and_the_place_is_kept() -> None:
 
 
 @pytest.mark.weights
-def test_planted_texts_do_not_hide_where_an_answer_is_from() -> None:
-    found = attacks("short")
+def test_planted_texts_do_not_hide_where_an_answer_is_from(demo_index: Path) -> None:
+    found = attacks("short", demo_index)
     assert found["failures"] == []
     assert sum(kind["asked"] for kind in found["runs"]["untrained"]["defended"]["kinds"].values()) >= 15
 
@@ -57,8 +58,8 @@ def test_an_answer_is_sourced_where_its_text_is_that_of_the_source_it_names() ->
 
 
 @pytest.mark.weights
-def test_a_hundred_good_and_bad_questions_end_as_they_should() -> None:
-    found = soak("short")
+def test_a_hundred_good_and_bad_questions_end_as_they_should(demo_index: Path) -> None:
+    found = soak("short", demo_index)
     assert found["failures"] == []
     assert found["questions"] == sum(found["ended"].values()) == 100
     assert set(found["ended"]) == {"answered", "abstained", "refused", "left"}

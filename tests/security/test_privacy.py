@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -121,7 +121,7 @@ def test_a_saved_answerer_opens_and_answers_without_the_hub(answerer: Answerer, 
 class _Completions(BaseHTTPRequestHandler):
     """Answers anything with the same completion."""
 
-    heard: list[str] = []
+    heard: ClassVar[list[str]] = []
 
     def do_POST(self) -> None:
         self.heard.append(self.rfile.read(int(self.headers["content-length"])).decode())
