@@ -24,6 +24,9 @@ from ragqa.generation.completions import Completions
 from ragqa.generation.provenance import explained, spans
 from ragqa.generation.server import Server
 from ragqa.index.storage import FORMAT_VERSION, MANIFEST, PARTS, live_generation, read_manifest
+from ragqa.models.load import load_tokenizer
+from ragqa.models.source import ModelSource
+from ragqa.models.trust import check_modules
 from ragqa.records import Product, Question
 from ragqa.retrieval.confidence import DEFAULT
 from ragqa.retrieval.lexical import FILES, LexicalIndex, write_lexical
@@ -127,9 +130,9 @@ def _replies() -> Callable[[bytes], None]:
 
     completions._connection.attempt = attempt  # type: ignore[method-assign,assignment]
     asks: tuple[Callable[[], Any], ...] = (
-        lambda: completions.complete(completions.call(), {"prompt": "p"}),
+        lambda: completions.complete(completions.call(), {"prompt": "p"}).encode(),
         lambda: completions.likeliest(completions.call(), "p"),
-        lambda: list(completions.stream({"prompt": "p"})),
+        lambda: "".join(completions.stream({"prompt": "p"})).encode(),
         lambda: completions.models(completions.call()),
     )
 
@@ -194,6 +197,19 @@ def _store(path: Path) -> Callable[[bytes], None]:
     return takes
 
 
+def _tokenizer(folder: Path) -> Callable[[bytes], None]:
+    source = ModelSource("fuzzed", "folder", "", folder)
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>"}'
+    )
+
+    def takes(data: bytes) -> None:
+        (folder / "tokenizer.json").write_bytes(data)
+        load_tokenizer(source)("a [1] lamp", return_offsets_mapping=True)
+
+    return takes
+
+
 def targets(folder: Path) -> list[Target]:
     """All of them.
 
@@ -204,8 +220,8 @@ def targets(folder: Path) -> list[Target]:
     planted = [attack.text.encode()[:1500] for attack in attacks()]
     rows = [{"uid": f"{n}", "title": p.title, "content": p.description} for n, p in enumerate(_PRODUCTS)]
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    index, adapter, saved, words = (folder / name for name in ("index", "adapter", "saved", "words"))
-    for one in (index / "g000001", adapter, saved, words):
+    index, adapter, saved, words, model = (folder / name for name in ("index", "adapter", "saved", "words", "model"))
+    for one in (index / "g000001", adapter, saved, words, model):
         one.mkdir(parents=True)
     (index / "CURRENT").write_text("g000001\n")
     write_lexical(_PRODUCTS, words, folder / "scratch")
@@ -229,9 +245,11 @@ def targets(folder: Path) -> list[Target]:
         Target("recipes", [b'mode = "retrieval"\nlearning_rate = 1e-4\nepochs = 2.0\n'], _of_file(folder / "r.toml", lambda: read_recipe(folder / "r.toml")), 2),
         Target("question files", [b'{"question": "a", "product_id": "P1", "kind": "exact"}\n'], _of_file(folder / "q.jsonl", lambda: list(read_questions(folder / "q.jsonl", {"P1"}))), 2),
         Target("server replies", _REPLIES, _replies(), 8),
-        Target("prompts", [*texts, *planted], _prompts(), 2),
+        Target("prompts", [*texts, *planted], _prompts(), 1),
         Target("provenance", [p.description.encode() for p in _PRODUCTS], _provenance, 3),
         Target("product store", [(folder / "seed.arrow").read_bytes()], _store(folder / "s.arrow"), 2),
+        Target("modules.json", [_MODULES], _of_file(model / "modules.json", lambda: check_modules(model, "fuzzed")), 2),
+        Target("tokenizers", [_tokenizer_file()], _tokenizer(model), 1),
         *(Target(name, [data], _lexical(words, name), 1) for name, data in parts.items()),
     ]  # fmt: skip
 
@@ -283,10 +301,32 @@ def _adapter_manifest() -> bytes:
     ).encode()  # fmt: skip
 
 
+def _tokenizer_file() -> bytes:
+    """A small tokenizer with all kinds of parts."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    letters = [*map(chr, range(32, 127)), "la", "lam", "lamp"]
+    raw = Tokenizer(
+        models.BPE({letter: n for n, letter in enumerate(letters)}, [("l", "a"), ("la", "m"), ("lam", "p")])
+    )
+    raw.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("x", "y")])
+    raw.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.Metaspace()]
+    )
+    raw.decoder = decoders.Metaspace()
+    raw.add_special_tokens(["<pad>", "</s>"])
+    raw.post_processor = processors.TemplateProcessing("$A </s>", None, [("</s>", raw.token_to_id("</s>"))])
+    return str(raw.to_str()).encode()
+
+
 def _saved() -> bytes:
     return json.dumps({"format_version": 1, "adapter": False, "settings": AnswerSettings().to_dict()}).encode()
 
 
+_MODULES: Final = (
+    b'[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}, '
+    b'{"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]'
+)
 _REPLIES: Final = (
     b'{"choices": [{"text": " A lamp.", "finish_reason": "stop"}]}',
     b'{"choices": [{"text": "2", "logprobs": {"top_logprobs": [{"2": -0.1, "token_id:5": -1.5}]}}]}',

@@ -146,7 +146,8 @@ class Completions:
             raise ServerError(f"{where}: its answer has no choices; {_EXPECTED}")
         if not isinstance(choices[0].get("text"), str):
             raise ServerError(f"{where}: the text of its answer is none; {_EXPECTED}")
-        return choices[0]
+        # JSON can say lone surrogates, which nothing later can write.
+        return choices[0] | {"text": choices[0]["text"].encode("utf-8", "replace").decode("utf-8")}
 
     def _pieces(self, call: Call, asked: Mapping[str, Any]) -> Generator[str, None, None]:
         """The pieces of one attempt, none of them empty."""
