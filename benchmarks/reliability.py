@@ -47,6 +47,8 @@ STAGES: Final = {
     "attacks": (_HOSTILE, "attacks"),
     "soak": (_HOSTILE, "soak"),
 }
+# Stages that fork need a process without threads of its own (OMP_NUM_THREADS).
+_ENVIRONMENT: Final = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 _PACKAGES: Final = ("faiss-cpu", "filelock", "numpy", "peft", "pyarrow", "safetensors", "torch", "transformers")
 
 
@@ -60,14 +62,14 @@ def main() -> int:
         "--keep", action="store_true", help="merge what is in the work folder into the committed result"
     )
     parser.add_argument("--tables", action="store_true", help="only write the tables from the committed result")
-    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)  # in a process of its own: where its result goes
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)  # in this process: where the results go
     chosen = parser.parse_args()
     if chosen.tables:
         write_tables(json.loads(RESULT.read_text("utf-8")))
         return 0
     size: Size = "short" if chosen.short else "long"
     if chosen.one:
-        chosen.one.write_text(json.dumps(measured(chosen.stages[0], size)) + "\n", "utf-8")
+        chosen.one.write_text(json.dumps({stage: measured(stage, size) for stage in chosen.stages}) + "\n", "utf-8")
         return 0
     if chosen.keep and chosen.short:
         parser.error("--keep is for the long mode")
@@ -81,14 +83,16 @@ def main() -> int:
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.reliability", "--stages", stage, "--one", str(file), *["--short"] * chosen.short],
             cwd=ROOT,
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+            env=os.environ | _ENVIRONMENT | ({"OMP_NUM_THREADS": "1"} if STAGES[stage][0] == _STORAGE else {}),
             check=False,
         )  # fmt: skip
         if done.returncode or not file.exists():
             print(f"{stage}: ended with {done.returncode}", file=sys.stderr)
             wrong += 1
             continue
-        found = json.loads(file.read_text("utf-8"))["found"]
+        one = json.loads(file.read_text("utf-8"))[stage]
+        file.write_text(json.dumps(one) + "\n", "utf-8")
+        found = one["found"]
         print("\n".join([*found["table"], "", *(f"FAILED {one}" for one in found["failures"])]), flush=True)
         wrong += len(found["failures"])
     if chosen.keep:

@@ -10,10 +10,11 @@ from collections.abc import Generator as Pieces
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ragqa import models
 from ragqa.errors import InputError
+from ragqa.folders import readable
 from ragqa.generation.adapter import Adapter, as_trained, base_of, read_adapter
 from ragqa.generation.generator import Generator
 from ragqa.generation.limits import time_until
@@ -28,18 +29,14 @@ from ragqa.progress import say
 from ragqa.records import Answer, Retrieval
 from ragqa.replies import ABSTENTIONS, SEVERAL, abstention, reply
 from ragqa.retrieval.embed import Embedder
-from ragqa.retrieval.question import check_many
+from ragqa.retrieval.question import in_blocks
 from ragqa.retrieval.rerank import CrossEncoderReranker, Reranker
 from ragqa.retrieval.retriever import Retriever
-from ragqa.saved import SAVED, push, read_saved, save
+from ragqa.saved import SAVED, Saved, push, read_saved, save
 from ragqa.settings import AnswerSettings
 from ragqa.streams import AnswerStream
 
 __all__ = ["ABSTENTIONS", "SEVERAL", "Answerer"]
-
-
-# Questions of one `ask_many` whose candidates and prompts are held at once.
-_AT_ONCE: Final = 512
 
 
 class Answerer:
@@ -77,6 +74,7 @@ class Answerer:
         self._generator: Generator | None = None
         self._reranker: Reranker | None = None
         self._loading = threading.Lock()
+        self._saved = Saved()
         self._writer = Writer(self.trained, foreign=adapter is not None and self.trained is None)
 
     @classmethod
@@ -117,16 +115,18 @@ class Answerer:
         server = as_server(server, server_model)
         if adapter and generator is None and (whole := read_adapter(adapter)) and whole.merged:
             generator, adapter = adapter, None  # with the adapter in it
-        folder = Path(path)
+        folder = readable(Path(path))
         if not folder.exists() and models.is_hub_id(str(path)):
             folder = models.fetch_folder(str(path))
         saved: dict[str, Any] = {}
+        vouched = Saved()
         if (folder / SAVED).exists():
             saved = read_saved(folder / SAVED)
             if adapter or generator:
                 # Another one is asked as it was trained, not as the saved one was.
                 trained = as_trained(read_adapter(adapter or str(generator))).to_dict()
                 saved["settings"] |= {k: trained[k] for k in ("context_products", "context_tokens", "max_new_tokens")}
+            vouched = Saved.of(saved, generator, adapter, reranker)
             generator = generator or str(folder / "generator")
             embedder = embedder or str(folder / "embedder")
             adapter = adapter or (str(folder / "adapter") if saved.get("adapter") else None)
@@ -135,10 +135,11 @@ class Answerer:
                 settings = AnswerSettings.from_dict(saved["settings"])
             folder = folder / "index"
         index = open_index(folder, verify)
+        vouched.check_index(index)
         encoder, source = own_embedder(index, folder, embedder, device, dtype)
         say(f"embedder {source}, {encoder.device}, {encoder.dtype}")
         index.dense.use(encoder.device)
-        return cls(
+        answerer = cls(
             index,
             encoder,
             embedder_source=source,
@@ -150,6 +151,8 @@ class Answerer:
             settings=settings,
             server=server,
         )
+        answerer._saved = vouched
+        return answerer
 
     @property
     def generator(self) -> Generator:
@@ -160,7 +163,7 @@ class Answerer:
         """
         with self._loading:
             if self._generator is None:
-                self._generator, self.generator_source = open_generator(
+                generator, source = open_generator(
                     self._generator_name,
                     self._device,
                     self._dtype,
@@ -169,6 +172,9 @@ class Answerer:
                     choice=self._writer.choice,
                     server=self._server,
                 )
+                if self._server is None:
+                    self._saved.check_generator(source, self._adapter)
+                self._generator, self.generator_source = generator, source
             return self._generator
 
     @property
@@ -182,6 +188,7 @@ class Answerer:
             if self._reranker is None and self.reranker_name is not None:
                 model, source = models.load_reranker(self.reranker_name, self._device, self._dtype)
                 say(f"reranker {source}, {models.describe(model)}")
+                self._saved.check_reranker(source)
                 self._reranker, self.reranker_source = CrossEncoderReranker(model), source
             return self._reranker
 
@@ -200,17 +207,10 @@ class Answerer:
         return self.ask_many([question], **settings)[0]
 
     def ask_many(self, questions: Sequence[str], **settings: Any) -> list[Answer]:
-        """Answer questions, in their order; prompts are read in batches of like length.
-
-        Raises: see `ask`; InputError also where they are more than 100,000.
-        """
-        if isinstance(questions, str):
-            raise InputError("ask_many takes a list of questions; for one question call ask")
-        use = self._settings(settings)
-        check_many(questions, use.max_question_chars)
-        answers: list[Answer] = []
-        for start in range(0, len(questions), _AT_ONCE):
-            found, share = self._retrieved(questions[start : start + _AT_ONCE], use)
+        """Answer questions, at most 100,000, in their order; prompts are read in batches of like length."""
+        use, answers = self._settings(settings), list[Answer]()
+        for block in in_blocks(questions, use.max_question_chars):
+            found, share = self._retrieved(block, use)
             answers += self._answer(found, use, share)
         return answers
 
@@ -260,8 +260,8 @@ class Answerer:
             return answer
         share |= self._loaded(1)
         started, given = time.perf_counter(), False
-        until = time_until(use, 1, share["retrieve"])
-        pieces = self._writer.stream(self.generator, found[0], use, self._least(use), until)
+        limits = self._least(use), time_until(use, 1, share.get("retrieve", 0.0))
+        pieces = self._writer.stream(self.generator, found[0], use, *limits)
         while isinstance(piece := next(pieces), str):
             given = True
             yield piece
@@ -306,8 +306,8 @@ class Answerer:
             took = self._loaded(len(found))
             share |= {stage: share.get(stage, 0.0) + seconds for stage, seconds in took.items()}
         loaded = time.perf_counter()
-        until = time_until(use, len(found), share["retrieve"])
-        written = self._writer.write(lambda: self.generator, [found[i] for i in answerable], use, until)
+        until, mine = time_until(use, len(found), share.get("retrieve", 0.0)), [found[i] for i in answerable]
+        written = self._writer.write(lambda: self.generator, mine, use, until)
         generate = (time.perf_counter() - loaded) / max(len(answerable), 1)
         answers = [abstention(r, use, share) for r in found]
         for i, one in zip(answerable, written, strict=True):

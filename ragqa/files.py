@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from typing import Any, BinaryIO, Self
 from ragqa.errors import StorageError
 
 _CHUNK = 1 << 22
+_END = 1 << 16
 _UNFIT_PLACE = (
     errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EIO,
 )  # fmt: skip
@@ -100,6 +102,10 @@ class HashingFile:
         with storage_errors(self._named):
             self._file.flush()
 
+    def lock(self) -> None:
+        """Say to others, for as long as it is open, that it is being written."""
+        try_lock(self._file.fileno())
+
     def writable(self) -> bool:
         """Always true (asked by Arrow and by text wrappers)."""
         return True
@@ -146,15 +152,55 @@ def replacing(path: Path) -> Iterator[HashingFile]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors(path):
         temporary.unlink(missing_ok=True)
+        _clean_up(path)
     file = HashingFile(temporary, named=path)
     try:
         with file:
+            file.lock()
             yield file
         with storage_errors(path):
             temporary.replace(path)
             sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _clean_up(path: Path) -> None:
+    """Remove what processes left beside a file that were killed while they wrote it."""
+    with contextlib.suppress(OSError):
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            if not _is_alive(left.suffixes[-2].lstrip(".")):
+                # It may be of a process on another machine that shares the folder.
+                with left.open("rb") as file:
+                    dead = try_lock(file.fileno()) is not False
+                if dead:
+                    left.unlink(missing_ok=True)
+
+
+def _is_alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def try_lock(descriptor: int, shared: bool = False) -> bool | None:
+    """Lock an open file for as long as it is open; False if others have it locked, None where there are no such locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems
+        return None
+    return True
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> tuple[int, str]:
@@ -190,37 +236,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def ends_sha256(path: Path) -> str:
+    """SHA-256 of a file's first and last 64 KiB, where formats have what the rest is read by."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_END))
+        file.seek(max(path.stat().st_size - _END, 0))
+        digest.update(file.read(_END))
+    return digest.hexdigest()
+
+
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file to a new place and flush it to disk."""
     with source.open("rb") as file, HashingFile(target) as copy:
         while block := file.read(_CHUNK):
             copy.write(block)
-
-
-def copy_folder(source: Path, target: Path) -> None:
-    """Copy all files of a folder to a new place and flush them to disk."""
-    for path in sorted(source.rglob("*")):
-        if path.is_file():
-            copy_file(path, target / path.relative_to(source))
-
-
-def replace_folder(new: Path, target: Path) -> None:
-    """Put a finished folder in its place by renames; what was there before comes back if that fails.
-
-    Raises:
-        StorageError: the place cannot be written.
-    """
-    with storage_errors(target):
-        if target.exists():
-            old = target.with_name(f".{target.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
-            try:
-                new.rename(target)
-            except BaseException:
-                old.rename(target)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            new.rename(target)
-        sync_folder(target.parent)

@@ -11,7 +11,8 @@ import pytest
 from ragqa import Answer, Answerer, AnswerSettings, build_index, models
 from ragqa.answerer import ABSTENTIONS, SEVERAL
 from ragqa.errors import IndexMismatchError, IndexNotFoundError, InputError, ModelError, QuestionError
-from ragqa.index.storage import live_generation
+from ragqa.files import write_json
+from ragqa.index.generations import live_generation, write_current
 
 pytestmark = pytest.mark.weights
 
@@ -199,8 +200,9 @@ def test_a_control_token_in_a_description_is_not_one_in_the_prompt(answerer: Ans
 
 
 def test_another_embedder_than_the_indexs_is_refused(own_index: Path, tmp_path: Path) -> None:
-    manifest = live_generation(own_index) / "manifest.json"
-    manifest.write_text(manifest.read_text().replace("d145d723aef4", "000000000000"))
+    generation = live_generation(own_index)
+    manifest = json.loads((generation / "manifest.json").read_text().replace("d145d723aef4", "000000000000"))
+    write_current(own_index, generation.name, write_json(generation / "manifest.json", manifest)[1])
     with pytest.raises(
         IndexMismatchError, match=r"weights 000000000000.* but .* was found \(weights d145d723aef4\); name the right"
     ):
@@ -230,15 +232,19 @@ def test_a_title_of_two_thousand_characters_is_answered_exactly(tmp_path: Path) 
         assert (answer.text, answer.confidence) == ("The long one.", 1.0)
 
 
-def test_saving_after_the_index_was_replaced_twice_is_told(tmp_path: Path) -> None:
+def test_what_was_opened_is_saved_after_the_index_was_replaced_twice_unless_it_was_taken_away(tmp_path: Path) -> None:
     row = {"title": "Blue Kettle", "content": "Boils."}
     build_index([row], tmp_path / "one")
     opened = Answerer.from_pretrained(tmp_path / "one")
     for text in ("Boils more.", "Boils most."):
         build_index([row | {"content": text}], tmp_path / "one")
+    opened.save_pretrained(tmp_path / "saved")
+    assert Answerer.from_pretrained(tmp_path / "saved").ask("Blue Kettle").text == "Boils."
+    shutil.rmtree(opened.index.folder)
     with pytest.raises(IndexNotFoundError, match="replaced since it was opened"):
-        opened.save_pretrained(tmp_path / "saved")
-    assert not (tmp_path / "saved").exists()
+        opened.save_pretrained(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    assert not (tmp_path / ".again.saving").exists()
 
 
 def test_a_saved_answerer_is_self_contained(

@@ -12,7 +12,7 @@ import pytest
 
 from ragqa import Answerer
 from ragqa.cli import COMMANDS, main
-from ragqa.index.storage import live_generation
+from ragqa.index.generations import live_generation
 from tests.conftest import ROOT
 
 Captured = pytest.CaptureFixture[str]

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragqa.errors import StorageError
-from ragqa.files import HashingFile, replacing, sha256_of, storage_errors, sync_folder, write_json
+from ragqa.files import HashingFile, ends_sha256, replacing, sha256_of, storage_errors, sync_folder, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -98,6 +98,44 @@ def test_a_leftover_of_a_killed_process_of_the_same_number_is_no_obstacle(tmp_pa
     with replacing(tmp_path / "f") as file:
         file.write(b"new")
     assert names(tmp_path) == ["f"]
+
+
+def test_a_leftover_of_a_dead_process_is_removed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    for process in (child, os.getppid()):
+        (tmp_path / f".f.{process}.tmp").write_text("half")
+    (tmp_path / f".g.{child}.tmp").write_text("of another file")
+    with replacing(tmp_path / "f") as file:
+        file.write(b"new")
+    assert names(tmp_path) == sorted(["f", f".f.{os.getppid()}.tmp", f".g.{child}.tmp"])
+
+
+def test_a_file_that_a_process_elsewhere_is_writing_is_not_removed(tmp_path: Path) -> None:
+    """Its number says nothing here; its lock does."""
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    with HashingFile(tmp_path / f".f.{child}.tmp") as other:
+        other.lock()
+        with replacing(tmp_path / "f") as file:
+            file.write(b"new")
+        assert names(tmp_path) == sorted(["f", f".f.{child}.tmp"])
+
+
+def test_both_ends_of_a_file_have_a_hash(tmp_path: Path) -> None:
+    data = bytearray(os.urandom(1 << 18))
+    (tmp_path / "f").write_bytes(data)
+    before = ends_sha256(tmp_path / "f")
+    assert before == hashlib.sha256(data[: 1 << 16] + data[-(1 << 16) :]).hexdigest()
+    for place, seen in ((0, True), (1 << 16, False), (-(1 << 16), True), (-1, True)):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        (tmp_path / "f").write_bytes(changed)
+        assert (ends_sha256(tmp_path / "f") != before) == seen
 
 
 # The first is refused while writing, the second only when the rest of the buffer is flushed.

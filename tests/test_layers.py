@@ -15,6 +15,8 @@ WAY = [
     "progress",
     "files",
     "json_files",
+    "folders",
+    "seals",
     "versions",
     "models",
     "catalogue",
@@ -41,7 +43,7 @@ STEPS = {
         "rerank", "retriever",
     ],
     "index": [
-        "lock", "storage", "embedder", "blocks", "recipe", "tune", "quantise", "vectors", "build", "changes", "update",
+        "lock", "generations", "storage", "embedder", "blocks", "recipe", "tune", "quantise", "vectors", "build", "changes", "update",
     ],
     "generation": [
         "limits", "markers", "prompt", "choice", "adapter", "provenance", "drafts", "prefixes", "verify", "caches", "decode", "pieces", "sources", "generator", "server", "completions", "remote", "opening", "writer",

@@ -190,7 +190,8 @@ def prepare(
     Args:
         source: a path, a Hub data set's name, a `datasets` data set, or an iterable of mappings.
         out: the file to write, ``.parquet``, ``.csv`` or ``.jsonl``; columns id, title, description. It
-            appears whole or not at all. The report is written to ``<out>.report.json``.
+            appears whole or not at all. The report is written to ``<out>.report.json``, after it; it names size and SHA-256 of
+            the file that it is of.
         options: columns, encoding, what to do with malformed rows.
         cleaning: how texts are cleaned.
         pairs: add the columns prompt and response, a question made from the title and its answer.
@@ -221,5 +222,6 @@ def prepare(
         _SINKS[path.suffix](file, template if pairs else None) as sink,
     ):
         report = clean_catalogue(catalogue, cleaning or CleaningSettings(), sink, limit)
-    write_json(report_path, report.to_dict())
+    # A process that ends here leaves the new file beside the report of another one: the hash tells.
+    write_json(report_path, report.to_dict() | {"file": {"name": path.name, "size": file.size, "sha256": file.sha256}})
     return report

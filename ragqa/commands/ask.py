@@ -114,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--verify",
         choices=("auto", "full", "sizes"),
         default="auto",
-        help="how the index is checked (default: auto)",
+        help="how the index is checked: sizes and both ends of its parts, in full, or in full below 2 GB (default: auto)",
     )
     add_device(parser)
     add_common(parser)

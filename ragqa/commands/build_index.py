@@ -44,6 +44,7 @@ def run(chosen: argparse.Namespace) -> int:
         dtype=chosen.dtype,
         seed=chosen.seed,
         recipe=chosen.recipe,
+        deterministic=chosen.deterministic,
         budgets=Budgets(chosen.max_memory, chosen.max_latency_ms, chosen.min_recall),
         **catalogue_arguments(chosen),
     )
@@ -72,6 +73,10 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--min-recall", type=float, metavar="SHARE", help="of the 10 nearest (default: 0.95 if it can be)"
     )
+    group.add_argument(
+        "--deterministic", action="store_true",
+        help="the same index each time, also of more than 20,000 products: graphs by one thread, which takes longer",
+    )  # fmt: skip
 
 
 def _bytes(text: str) -> int:

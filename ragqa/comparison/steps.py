@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -217,15 +219,19 @@ def _answer_all(name: str, asked: Sequence[Asked], catalogue: Catalogue, file: P
             given += new
             with storage_errors(file), file.open("a", encoding="utf-8") as out:
                 out.writelines(json.dumps(g) + "\n" for g in new)
+                out.flush()
+                os.fsync(out.fileno())
             bar.update(len(block))
     return given
 
 
 def _kept(file: Path) -> list[dict[str, Any]]:
     """The answers of whole blocks that a killed process left."""
-    lines = file.read_text("utf-8").split("\n")[:-1] if file.exists() else []
-    lines = lines[: len(lines) // _BLOCK * _BLOCK]
-    given = [json.loads(line) for line in lines]
+    given: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        for line in file.read_text("utf-8").split("\n")[:-1]:
+            given.append(json.loads(line))
+    given = given[: len(given) // _BLOCK * _BLOCK]
     write_json_lines(file, given)
     return given
 

@@ -57,6 +57,8 @@ def open_generator(
         ) from error
     if trained and not trained.merged:
         trained.check_base(source)
+    if trained:
+        trained.check_files()
     say(f"generator {source}, {models.describe(model)}")
     return Generator(ready_to_read(model), tokenizer, choice), source
 

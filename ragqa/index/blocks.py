@@ -1,8 +1,12 @@
-"""The titles' vectors while an index is built: on disk, a block a file, so that they are never in memory all at once."""
+"""The titles' vectors while an index is built: on disk, a block a file, so that they are never in memory all at once.
+
+A file ends in the SHA-256 of what comes before: an interrupted build goes on with whole blocks alone.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +20,7 @@ from ragqa.progress import progress_bar
 from ragqa.retrieval.embed import Embedder, Vectors
 
 SIZE: Final = 8192
+_SHA256_BYTES: Final = 32
 
 
 class Blocks:
@@ -42,6 +47,7 @@ class Blocks:
                 vectors = encoder.embed_titles(store.column("title", start, stop), bar.update)
                 with replacing(self._file(start)) as out:
                     np.save(_Writable(out), vectors, allow_pickle=False)
+                    out.write(bytes.fromhex(out.sha256))
 
     def __iter__(self) -> Iterator[Vectors]:
         for start, _ in self._ranges():
@@ -64,8 +70,13 @@ class Blocks:
         return self._folder / f"block-{start:010d}.npy"
 
     def _finished(self, start: int, stop: int) -> Vectors | None:
+        path = self._file(start)
         with contextlib.suppress(OSError, ValueError):
-            vectors: Vectors = np.load(self._file(start), mmap_mode="r", allow_pickle=False)
+            written = memoryview(path.read_bytes())
+            end = len(written) - _SHA256_BYTES
+            if end < 0 or hashlib.sha256(written[:end]).digest() != written[end:]:
+                return None
+            vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
             if vectors.shape == (stop - start, self._shape[1]) and vectors.dtype == np.float32:
                 return vectors
         return None

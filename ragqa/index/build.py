@@ -22,13 +22,13 @@ from ragqa.catalogue.store import ProductStore, StoreWriter
 from ragqa.errors import InputError
 from ragqa.files import HashingFile, sha256_of, storage_errors, write_json
 from ragqa.index.blocks import SIZE, Blocks
+from ragqa.index.generations import CURRENT, publish
 from ragqa.index.lock import writing_lock
 from ragqa.index.quantise import FORMAT, check, quantised, usual_format
 from ragqa.index.recipe import Budgets, Plan, plan
 from ragqa.index.storage import (
     CLEANING,
     CONFIDENCE,
-    CURRENT,
     FORMAT_VERSION,
     PACKAGES,
     PRODUCTS,
@@ -37,7 +37,6 @@ from ragqa.index.storage import (
     ProductIndex,
     content_hash,
     open_index,
-    publish,
 )
 from ragqa.index.tune import Tuned
 from ragqa.index.vectors import build_dense, sampled, tune_dense
@@ -67,6 +66,7 @@ def build_index(
     seed: int = 0,
     recipe: str = "auto",
     budgets: Budgets | None = None,
+    deterministic: bool = False,
 ) -> ProductIndex:
     """Build a product index, or go on with one that was interrupted.
 
@@ -84,6 +84,9 @@ def build_index(
         recipe: the FAISS index: "auto", a name in `ragqa.index.recipe.RECIPES`, or a factory string. Another one may be
             taken when an interrupted build goes on.
         budgets: what it may take and must find.
+        deterministic: add vectors to graphs by one thread, and choose search parameters by what they make it look at
+            instead of the clock, so that the same build gives the same index on the same machine. With up to 20,000
+            products it is always so.
 
     Returns:
         The index, opened.
@@ -137,9 +140,11 @@ def build_index(
                 embedded_by = embedded_by | {"loss": loss.to_dict()}
             blocks.embed(store, embedding)
             clock.stage("embed")
-            index = build_dense(blocks, planned, len(store), encoder.dimension, seed, clock, encoder.device)
+            index = build_dense(
+                blocks, planned, len(store), encoder.dimension, seed, clock, encoder.device, deterministic
+            )
             asked = [store[row] for row in sampled(len(store), seed)]
-            tuned = tune_dense(index, blocks, asked, encoder, planned, budgets, seed)
+            tuned = tune_dense(index, blocks, asked, encoder, planned, budgets, seed, deterministic)
             clock.stage("tune")
             dense = DenseIndex(index, tuned.parameters)
             parts = {PRODUCTS: _part(generation / PRODUCTS), CLEANING: _part(generation / CLEANING)}
@@ -156,7 +161,8 @@ def build_index(
                 "count": len(store),
                 "dimension": dense.dimension,
                 "metric": "cosine (inner product of unit vectors)",
-                "dense": _dense_entry(planned, tuned, seconds, parts[VECTORS]["size"]),
+                "dense": _dense_entry(planned, tuned, seconds, parts[VECTORS]["size"])
+                | {"deterministic": deterministic},
                 "embedder": embedded_by,
                 "cleaning": settings.to_dict(),
                 "limit": limit,
@@ -197,7 +203,9 @@ def _clean(
     """Clean the catalogue into ``.partial``, unless an interrupted build with the same key has done so."""
     key_file, generation = partial / _KEY, partial / _GENERATION
     with contextlib.suppress(OSError, ValueError):
-        if key["catalogue"] and json.loads(key_file.read_text("utf-8")) == key:
+        kept = json.loads(key_file.read_text("utf-8"))
+        whole = kept == {"key": key, "parts": {name: _part(generation / name) for name in (PRODUCTS, CLEANING)}}
+        if key["catalogue"] and whole:
             report: dict[str, Any] = json.loads((generation / CLEANING).read_text("utf-8"))
             say("going on with the interrupted build")
             return report
@@ -209,7 +217,7 @@ def _clean(
             done: CleaningReport = clean_catalogue(catalogue, settings, writer.add, limit)
         say(done.table())
         write_json(generation / CLEANING, done.to_dict())
-        write_json(key_file, key)
+        write_json(key_file, {"key": key, "parts": {name: _part(generation / name) for name in (PRODUCTS, CLEANING)}})
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -33,8 +33,11 @@ def writing_lock(folder: Path) -> Iterator[None]:
                 who = holder.read_text().strip() or who
             raise BusyError(f"{folder}: {who} is writing there; wait for it to end, or choose another --out") from None
         try:
-            holder.write_text(f"process {os.getpid()} (since {time.strftime('%Y-%m-%d %H:%M:%S')})\n")
+            # For a message alone: where it cannot be written, the lock holds no less.
+            with suppress(OSError):
+                holder.write_text(f"process {os.getpid()} (since {time.strftime('%Y-%m-%d %H:%M:%S')})\n")
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            with suppress(OSError):
+                holder.unlink(missing_ok=True)
             lock.release()

@@ -3,7 +3,7 @@
 ::
 
     indexes/demo/
-        CURRENT              the name of the live generation
+        CURRENT              the name of the live generation, and the SHA-256 of its manifest
         g000001/
             manifest.json    format version, embedder, dimension, counts, size and SHA-256 of every part
             products.arrow   id, title, description (Arrow IPC)
@@ -19,23 +19,22 @@
         .lock                held by the one process that writes
 
 A generation is never changed. A build writes a new one, its manifest last, and then replaces ``CURRENT``:
-a reader sees the old index or the new one, whole.
+a reader sees the old index or the new one, whole (see `ragqa.index.generations`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from ragqa.catalogue.store import ProductStore
-from ragqa.errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError
-from ragqa.files import replacing, sha256_of, storage_errors, sync_folder, write_json
+from ragqa.errors import IndexDamagedError, IndexMismatchError
+from ragqa.files import ends_sha256, sha256_of
+from ragqa.index.generations import MANIFEST, Hold, hold_live
 from ragqa.json_files import UNREADABLE, read_json
 from ragqa.retrieval import lexical
 from ragqa.retrieval.confidence import Confidence
@@ -44,8 +43,6 @@ from ragqa.retrieval.lexical import LexicalIndex
 from ragqa.retrieval.titles import TitleTable
 
 FORMAT_VERSION: Final = 4
-CURRENT: Final = "CURRENT"
-MANIFEST: Final = "manifest.json"
 PRODUCTS: Final = "products.arrow"
 VECTORS: Final = "vectors.faiss"
 TITLES: Final = "titles.bin"
@@ -56,6 +53,7 @@ PACKAGES: Final = ("sentence-transformers", "transformers", "torch", "faiss-cpu"
 PARTS: Final = (PRODUCTS, VECTORS, TITLES, *lexical.FILES, CONFIDENCE, CLEANING)
 
 Verify = Literal["auto", "full", "sizes"]
+_CHANGED: Final = "its content changed since it was written; build the index anew"
 _FULL_BELOW: Final = 2_000_000_000
 
 
@@ -66,6 +64,7 @@ class ProductIndex:
     Attributes:
         folder: the generation it was opened from.
         manifest: its manifest.
+        hold: keeps that folder from being removed by a writer.
     """
 
     folder: Path
@@ -75,36 +74,10 @@ class ProductIndex:
     titles: TitleTable
     words: LexicalIndex
     confidence: Confidence
+    hold: Hold | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.store)
-
-
-def live_generation(path: Path) -> Path:
-    """The folder of the live generation of the index at `path`.
-
-    Raises:
-        IndexNotFoundError: there is none.
-    """
-    build = f"build it: python -m ragqa.build_index CATALOGUE --out {path}"
-    if not path.is_dir():
-        raise IndexNotFoundError(f"{path}: no such index; {build}")
-    try:
-        name = (path / CURRENT).read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        hint = (
-            "its build was not finished; run the same build_index command again"
-            if (path / ".partial").exists()
-            else build
-        )
-        raise IndexNotFoundError(f"{path}: no finished index in this folder; {hint}") from None
-    if not _is_generation(name) or not (path / name).is_dir():
-        raise IndexDamagedError(f"{path}: {CURRENT} names {name[:40]!r}, which is not there; {build}")
-    return path / name
-
-
-def _is_generation(name: str) -> bool:
-    return len(name) >= 7 and name[0] == "g" and name[1:].isascii() and name[1:].isdigit()
 
 
 def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:
@@ -112,7 +85,7 @@ def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:
 
     Args:
         path: the index folder.
-        verify: "sizes" compares the sizes of all parts with the manifest; "full" their SHA-256 as well;
+        verify: "sizes" compares the sizes and both ends of all parts with the manifest; "full" their SHA-256 as well;
             "auto" is full below 2 GB, and above it checks the SHA-256 of the vectors alone, which FAISS would trust.
 
     Raises:
@@ -120,9 +93,9 @@ def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:
         IndexMismatchError: it was written by another format version.
         IndexDamagedError: a part is missing, cut short or changed, or the parts' counts differ.
     """
-    folder = live_generation(Path(path))
-    manifest = read_manifest(folder)
-    _check_parts(folder, manifest["parts"], verify)
+    (folder, sha256), hold = hold_live(Path(path))
+    manifest = read_manifest(folder, sha256)
+    check_parts(folder, manifest["parts"], verify)
     store = ProductStore(folder / PRODUCTS)
     dense = DenseIndex.load(folder / VECTORS, manifest["dense"]["parameters"])
     titles = TitleTable.load(folder / TITLES)
@@ -143,14 +116,18 @@ def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:
         confidence = Confidence.from_dict(read_json(folder / CONFIDENCE))
     except UNREADABLE as error:
         raise IndexDamagedError(f"{folder / CONFIDENCE}: not readable; build the index anew") from error
-    return ProductIndex(folder, manifest, store, dense, titles, words, confidence)
+    return ProductIndex(folder, manifest, store, dense, titles, words, confidence, hold)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, sha256: str | None = None) -> dict[str, Any]:
     """The manifest of a generation, checked for its format version.
 
+    Args:
+        folder: the generation.
+        sha256: of the manifest, where that is known.
+
     Raises:
-        IndexDamagedError: it is missing or not what this program writes.
+        IndexDamagedError: it is missing, changed, or not what this program writes.
         IndexMismatchError: it has another format version.
     """
     path = folder / MANIFEST
@@ -164,6 +141,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder.parent}: index format {version!r}, this ragqa reads format {FORMAT_VERSION}; build it anew: "
             f"python -m ragqa.build_index CATALOGUE --out {folder.parent}"
         )
+    if sha256 is not None and sha256_of(path) != sha256:
+        raise IndexDamagedError(f"{path}: changed since it was written; build the index anew")
     wanted = {"parts": dict, "count": int, "dimension": int, "embedder": dict, "dense": dict}
     wrong = [name for name, kind in wanted.items() if not isinstance(manifest.get(name), kind)]
     if "dense" not in wrong and not isinstance(manifest["dense"].get("parameters"), str):
@@ -188,7 +167,12 @@ def _whole_parts(parts: dict[str, Any]) -> bool:
     )
 
 
-def _check_parts(folder: Path, parts: Mapping[str, Any], verify: Verify) -> None:
+def check_parts(folder: Path, parts: Mapping[str, Any], verify: Verify) -> None:
+    """Compare the parts in a folder with what a manifest says of them.
+
+    Raises:
+        IndexDamagedError: one is missing, cut short or changed.
+    """
     for name in PARTS:
         path, size = folder / name, parts[name]["size"]
         if not path.is_file():
@@ -197,6 +181,8 @@ def _check_parts(folder: Path, parts: Mapping[str, Any], verify: Verify) -> None
             raise IndexDamagedError(
                 f"{path}: {path.stat().st_size:,} bytes where the manifest says {size:,}; build the index anew"
             )
+        if parts[name].get("ends_sha256", ends := ends_sha256(path)) != ends:
+            raise IndexDamagedError(f"{path}: {_CHANGED}")
     large = verify == "auto" and sum(parts[name]["size"] for name in PARTS) >= _FULL_BELOW
     # What FAISS reads it trusts.
     checked = () if verify == "sizes" else (VECTORS,) if large else PARTS
@@ -204,36 +190,4 @@ def _check_parts(folder: Path, parts: Mapping[str, Any], verify: Verify) -> None
         found = pool.map(lambda name: sha256_of(folder / name), checked)
         for name, sha256 in zip(checked, found, strict=True):
             if sha256 != parts[name]["sha256"]:
-                raise IndexDamagedError(
-                    f"{folder / name}: its content changed since it was written; build the index anew"
-                )
-
-
-def next_generation(path: Path) -> Path:
-    """The folder the next generation will have; not made yet."""
-    numbers = [int(p.name[1:]) for p in path.iterdir() if _is_generation(p.name)]
-    return path / f"g{max(numbers, default=0) + 1:06d}"
-
-
-def publish(path: Path, finished: Path, manifest: Mapping[str, Any]) -> Path:
-    """Make a finished folder the live generation, and remove all but it and the one that was live before.
-
-    Args:
-        path: the index folder.
-        finished: a folder in `path` that holds all parts, each flushed to disk.
-        manifest: written into it last.
-    """
-    generation = next_generation(path)
-    kept = {generation.name}
-    with contextlib.suppress(IndexNotFoundError, IndexDamagedError):
-        kept.add(live_generation(path).name)
-    with storage_errors(path):
-        write_json(finished / MANIFEST, manifest)
-        finished.rename(generation)
-        sync_folder(path)
-        with replacing(path / CURRENT) as file:
-            file.write(f"{generation.name}\n".encode())
-    for folder in path.iterdir():
-        if _is_generation(folder.name) and folder.name not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
-    return generation
+                raise IndexDamagedError(f"{folder / name}: {_CHANGED}")

@@ -27,21 +27,19 @@ from ragqa.errors import IndexDamagedError, InputError
 from ragqa.files import HashingFile, copy_file, storage_errors, write_json
 from ragqa.index.changes import Changes, Comparison
 from ragqa.index.embedder import own_embedder
+from ragqa.index.generations import MANIFEST, live_generation, publish
 from ragqa.index.lock import writing_lock
 from ragqa.index.quantise import FORMAT
 from ragqa.index.storage import (
     CLEANING,
     CONFIDENCE,
-    MANIFEST,
     PACKAGES,
     PRODUCTS,
     TITLES,
     VECTORS,
     ProductIndex,
     content_hash,
-    live_generation,
     open_index,
-    publish,
 )
 from ragqa.progress import StageClock, progress_bar, say
 from ragqa.retrieval.embed import Embedder, Vectors
@@ -260,7 +258,8 @@ def _write_rows(
         writer.copy(old.store, changes.kept)
         writer.copy(fresh, np.arange(len(fresh)))
     with HashingFile(generation / VECTORS) as dense:
-        old.dense.updated(changes.kept, vectors).save(dense)
+        deterministic = bool(old.manifest["dense"].get("deterministic", False))
+        old.dense.updated(changes.kept, vectors, deterministic).save(dense)
     with HashingFile(generation / TITLES) as titles:
         old.titles.updated(changes.kept, fresh.column("title", 0, len(fresh))).save(titles)
     with storage_errors(generation):

@@ -14,7 +14,7 @@ from ragqa.index.recipe import DEFAULT_RECALL, Budgets, Plan, new_index
 from ragqa.index.tune import QUESTIONS, Tuned, exact_nearest, made_questions, measured, tune
 from ragqa.progress import StageClock, progress_bar, say
 from ragqa.records import Product
-from ragqa.retrieval.dense import DenseIndex, import_faiss
+from ragqa.retrieval.dense import DenseIndex, import_faiss, one_thread, repeatable
 from ragqa.retrieval.embed import Embedder
 from ragqa.retrieval.gpu import cagra, to_gpu
 
@@ -23,7 +23,14 @@ _TOLERANCE: Final = 0.01
 
 
 def build_dense(
-    blocks: Blocks, plan: Plan, count: int, dimension: int, seed: int, clock: StageClock, device: str = "cpu"
+    blocks: Blocks,
+    plan: Plan,
+    count: int,
+    dimension: int,
+    seed: int,
+    clock: StageClock,
+    device: str = "cpu",
+    deterministic: bool = False,
 ) -> Any:
     """Train a FAISS index on a sample of the vectors, and add all of them block by block; it comes back on the CPU.
 
@@ -33,6 +40,7 @@ def build_dense(
         count, dimension: of the vectors.
         seed: chooses the sample.
         clock: is told of the stages "train" and "add".
+        deterministic: see `ragqa.retrieval.dense.repeatable`.
         device: a GPU trains and adds what has to be trained, if FAISS can use it and it has room.
     """
     faiss = import_faiss()
@@ -61,7 +69,8 @@ def build_dense(
             index.train(blocks.rows(chosen))
         clock.stage("train")
     added = 0
-    with progress_bar("adding", count, "vectors") as bar:
+    in_order = one_thread(index, repeatable(count, deterministic))
+    with in_order, progress_bar("adding", count, "vectors") as bar:
         for block in blocks:
             vectors = np.ascontiguousarray(block)
             if on_gpu is not None:
@@ -82,9 +91,18 @@ def build_dense(
 
 
 def tune_dense(
-    index: Any, blocks: Blocks, products: Sequence[Product], encoder: Embedder, plan: Plan, budgets: Budgets, seed: int
+    index: Any,
+    blocks: Blocks,
+    products: Sequence[Product],
+    encoder: Embedder,
+    plan: Plan,
+    budgets: Budgets,
+    seed: int,
+    deterministic: bool = False,
 ) -> Tuned:
     """Tune an index on made questions about `products`, and measure it.
+
+    Its search parameters are chosen by the clock, or, where the result is to be `repeatable`, by what they make it look at.
 
     Raises:
         InputError: a budget that was given cannot be kept; it says what can.
@@ -94,7 +112,9 @@ def tune_dense(
         tuned = measured(DenseIndex(index), questions)
     else:
         nearest = exact_nearest(questions, blocks)
-        tuned = tune(index, questions, nearest, budgets.recall or DEFAULT_RECALL)
+        tuned = tune(
+            index, questions, nearest, budgets.recall or DEFAULT_RECALL, not repeatable(index.ntotal, deterministic)
+        )
     say(
         f"{plan.factory} finds {tuned.recall:.1%} of the 10 nearest in {tuned.latency_ms:.2f} ms a question"
         + (f" ({tuned.parameters})" if tuned.parameters else "")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ragqa.errors import ModelError, first_line
+from ragqa.folders import readable
 from ragqa.json_files import UNREADABLE, read_json
 from ragqa.models.device import choose_device, choose_dtype
 from ragqa.models.packaged import DEFAULT_EMBEDDER, DEFAULT_GENERATOR, PACKAGED, in_package
@@ -34,7 +35,7 @@ def find_model(name: str, weights: bool = True) -> ModelSource:
         ModelError: there is no such model, it cannot be reached, or it wants code to be run.
     """
     found: ModelSource | str
-    if name and Path(name).is_dir():
+    if name and readable(Path(name)).is_dir():
         found = in_folder(name, weights)
     elif is_hub_id(name):
         found = on_hub(name, weights)
@@ -140,7 +141,7 @@ def load_generator(
     Raises:
         ModelError: it cannot be found or is no such model.
     """
-    _check_adapter(adapter)
+    adapter = _checked_adapter(adapter)
     source = find_model(name)
     place = choose_device(device)
     number_format = choose_dtype(dtype, place)
@@ -168,7 +169,7 @@ def load_reader(
 
     Args, Raises: see `load_generator`.
     """
-    _check_adapter(adapter)
+    adapter = _checked_adapter(adapter)
     place = choose_device(device)
     if place == "cpu":
         from ragqa.models.llama_files import read_llama
@@ -183,10 +184,15 @@ def load_reader(
     return load_generator(name, device, dtype, adapter)
 
 
-def _check_adapter(adapter: str | None) -> None:
+def _checked_adapter(adapter: str | None) -> str | None:
+    """Where an adapter's files lie."""
+    if adapter is None:
+        return None
+    folder = readable(Path(adapter))
     for needed in ("adapter_config.json", "adapter_model.safetensors"):
-        if adapter is not None and not (Path(adapter) / needed).is_file():
+        if not (folder / needed).is_file():
             raise ModelError(f"{adapter}: no LoRA adapter in this folder ({needed} is missing)")
+    return str(folder)
 
 
 def load_configuration(source: ModelSource) -> PretrainedConfig:

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from ragqa.errors import ModelError
 from ragqa.files import storage_errors, sync_folder
+from ragqa.folders import sync_tree
 from ragqa.models.source import ModelSource, quiet
 from ragqa.progress import say
 
@@ -102,6 +103,7 @@ def _converted(name: str, gguf: Path, version: str) -> Path:
                 )
                 model.save_pretrained(temporary)
                 AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
+                sync_tree(temporary)
                 temporary.rename(folder)
                 sync_folder(folder.parent)
         finally:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ragqa.errors import ModelError, first_line
 from ragqa.files import copy_file, sha256_of
+from ragqa.folders import readable
 
 _FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _HUB_ID: Final = re.compile(r"\w[\w.-]*/[\w.-]+(@[\w.-]+)?")
@@ -121,7 +122,7 @@ def in_folder(name: str, weights: bool = True) -> ModelSource:
     Raises:
         ModelError: no model, or none in safetensors, is in it.
     """
-    folder = Path(name)
+    folder = readable(Path(name))
     if not (folder / "config.json").exists() and not (folder / "modules.json").exists():
         raise ModelError(f"{name}: no model in this folder (neither config.json nor modules.json)")
     if weights and not weight_files(folder):

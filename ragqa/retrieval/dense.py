@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ from ragqa.retrieval.gpu import to_gpu
 _BLOCK: Final = 8192
 # The limits of what FAISS reads are the whole process's.
 _READING: Final = threading.Lock()
+# A graph of up to so many vectors is always made by one thread: a minute at most, and the same graph each time.
+_FEW: Final = 20_000
 
 
 def import_faiss() -> Any:
@@ -150,7 +152,7 @@ class DenseIndex:
         found: Vectors = self._index.reconstruct_batch(np.asarray(rows, np.int64))
         return found
 
-    def updated(self, kept: npt.NDArray[np.int64], vectors: Vectors) -> DenseIndex:
+    def updated(self, kept: npt.NDArray[np.int64], vectors: Vectors, deterministic: bool = False) -> DenseIndex:
         """A new index, in memory and trained like this one: some of its rows, in their order, then more vectors.
 
         Flat and inverted-list indexes are copied as they are; of others (graphs, fast scan) the kept vectors are added
@@ -159,20 +161,22 @@ class DenseIndex:
         Args:
             kept: (m,) ascending rows.
             vectors: (n, dimension) unit vectors, which get the rows from m on.
+            deterministic: see `repeatable`.
         """
         faiss = import_faiss()
         # What is mapped can be cloned, but not changed: it is read once more, into memory.
         index = faiss.read_index(str(self._path)) if self._path else faiss.clone_index(self._index)
-        if not _keep(index, kept):
-            index.reset()
-            for start in range(0, len(kept), _BLOCK):
-                index.add(self.vectors(kept[start : start + _BLOCK]))
-        if len(vectors):
-            index.add(vectors)
+        with one_thread(index, repeatable(len(kept) + len(vectors), deterministic)):
+            if not _keep(index, kept):
+                index.reset()
+                for start in range(0, len(kept), _BLOCK):
+                    index.add(self.vectors(kept[start : start + _BLOCK]))
+            if len(vectors):
+                index.add(vectors)
         return DenseIndex(index, self.parameters)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _bounded(faiss: Any, size: int) -> Iterator[None]:
     """Within, FAISS allocates for no part of a file more than the file has, and repeats nothing more often."""
     limits = {"loop": size, "vector_byte": size}
@@ -204,6 +208,27 @@ def _plausible(faiss: Any, index: Any, size: int) -> bool:
         and 0 <= code * index.ntotal <= size
         and (lists is None or 0 < lists.nlist <= size)
     )
+
+
+def repeatable(count: int, deterministic: bool) -> bool:
+    """Whether an index of so many vectors is made in a way that gives the same each time: where it is asked for, or few."""
+    return deterministic or count <= _FEW
+
+
+@contextlib.contextmanager
+def one_thread(index: Any, wanted: bool) -> Iterator[None]:
+    """Within, where it is wanted, one thread adds vectors to a graph: several add them in an order of their own.
+
+    Flat and inverted-list indexes are the same whoever adds.
+    """
+    faiss = import_faiss()
+    threads = faiss.omp_get_max_threads()
+    if wanted and isinstance(faiss.downcast_index(index), faiss.IndexHNSW):
+        faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def _keep(index: Any, kept: npt.NDArray[np.int64]) -> bool:

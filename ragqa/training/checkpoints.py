@@ -7,11 +7,12 @@ it, is never resumed from.
 
 from __future__ import annotations
 
-import os
+import shutil
 from pathlib import Path
 from typing import Final
 
 from ragqa.files import sha256_of, storage_errors, sync_folder, write_json
+from ragqa.folders import sync_tree
 from ragqa.json_files import read_json
 
 SEAL: Final = "sealed.json"
@@ -25,11 +26,9 @@ def seal(folder: Path) -> None:
         StorageError: the disk is full or the folder cannot be written.
     """
     with storage_errors(folder):
-        for path in _files(folder):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        sync_folder(folder)
+        sync_tree(folder)
         write_json(folder / SEAL, {"sha256": _hashes(folder)})
+        sync_folder(folder.parent)
 
 
 def checkpoints(work: Path) -> list[Path]:
@@ -48,6 +47,17 @@ def newest_sealed(work: Path) -> Path | None:
         except (OSError, ValueError):
             continue
     return None
+
+
+def rotate(work: Path, limit: int, best: int | None) -> None:
+    """Remove the oldest checkpoints in `work` beyond so many; the newest and the one with `best` steps always stay.
+
+    To be called once the newest is sealed: before, an older one may be the only one that is whole.
+    """
+    found = checkpoints(work)
+    old = [path for path in found[:-1] if steps_of(path) != best]
+    for path in old[: max(len(found) - limit, 0)]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def steps_of(checkpoint: Path) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from ragqa.files import HashingFile, storage_errors, write_json, write_json_lines
-from ragqa.generation.adapter import base_name
+from ragqa.folders import sync_tree
+from ragqa.generation.adapter import KEPT, base_name
+from ragqa.seals import FILES, file_parts, sealed
 from ragqa.training.judge import Shown
 from ragqa.training.workplace import MANIFEST
 
@@ -27,13 +28,13 @@ def write_documents(
     history: Sequence[Mapping[str, Any]],
     shown: Sequence[tuple[Shown, str]],
     prompts: Sequence[str],
-) -> None:
-    """Write the documents of a run, the manifest last, and flush the whole folder to disk.
+) -> dict[str, Any]:
+    """Write the documents of a run, the manifest last, and flush the whole folder to disk; returns the manifest.
 
     Args:
         folder: holds the adapter already.
         name: of the adapter.
-        manifest: of the run.
+        manifest: of the run; what it vouches for is added.
         history: what the Trainer logged.
         shown: questions with their answers before training, and the answers after.
         prompts: on which a merged model will be compared with the adapter.
@@ -48,7 +49,14 @@ def write_documents(
         file.write(card(name, manifest, shown).encode(errors="replace"))
     write_json_lines(folder / PROMPTS, ({"prompt": prompt} for prompt in prompts))
     flush(folder)
-    write_json(folder / MANIFEST, manifest)
+    return write_manifest(folder, manifest)
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the manifest of a finished folder, with what it vouches for; returns it so."""
+    whole = sealed({**manifest, FILES: file_parts(folder, KEPT)})
+    write_json(folder / MANIFEST, whole)
+    return whole
 
 
 def flush(folder: Path) -> None:
@@ -57,8 +65,7 @@ def flush(folder: Path) -> None:
         for path in folder.rglob("*"):
             if path.is_file():
                 path.chmod(0o644)
-                with path.open("rb") as written:
-                    os.fsync(written.fileno())
+    sync_tree(folder)
 
 
 def draw(history: Sequence[Mapping[str, Any]], path: Path, best: int) -> None:

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from ragqa import models
 from ragqa.errors import InputError
-from ragqa.files import replace_folder, replacing, sha256_of, storage_errors, write_json, write_json_lines
+from ragqa.files import replacing, sha256_of, storage_errors, write_json, write_json_lines
+from ragqa.folders import replace_folder
 from ragqa.index.embedder import own_embedder
 from ragqa.index.lock import writing_lock
 from ragqa.index.storage import ProductIndex, open_index

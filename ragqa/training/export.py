@@ -8,14 +8,15 @@ from typing import Any, Final, Literal, get_args
 
 from ragqa import models
 from ragqa.errors import InputError, ModelError
-from ragqa.files import HashingFile, copy_file, replace_folder, sha256_of, write_json
+from ragqa.files import HashingFile, copy_file, sha256_of
+from ragqa.folders import replace_folder
 from ragqa.generation.adapter import MANIFEST, Adapter, base_name, read_adapter
 from ragqa.index.lock import writing_lock
 from ragqa.models.gguf import load_gguf
 from ragqa.models.source import weight_files
 from ragqa.progress import say
 from ragqa.training import workplace
-from ragqa.training.documents import flush
+from ragqa.training.documents import flush, write_manifest
 from ragqa.training.gguf_file import DTYPES as GGUF_DTYPES
 from ragqa.training.gguf_file import check_writable, write_gguf
 from ragqa.training.merge import KIND, agreement, answered, merge, prompt_ids, read_prompts
@@ -128,7 +129,7 @@ def _export_gguf(
                 },
             }
             flush(file.parent)
-            write_json(file.with_name(MANIFEST), manifest)
+            manifest = write_manifest(file.parent, manifest)
             replace_folder(file.parent, path.absolute())
         finally:
             workplace.leave(work)

@@ -17,7 +17,8 @@ import torch
 from ragqa import models
 from ragqa.answerer import ABSTENTIONS, Answerer
 from ragqa.errors import InputError, ModelError, ProductIndexError
-from ragqa.files import copy_file, replace_folder, sha256_of, write_json
+from ragqa.files import copy_file, sha256_of, write_json
+from ragqa.folders import replace_folder
 from ragqa.generation.adapter import FORMAT_VERSION, MODES, TEMPLATES, Mode, base_name
 from ragqa.generation.choice import Choice
 from ragqa.generation.generator import Generator
@@ -164,7 +165,7 @@ def fine_tune(
                     "total": round(ended - started, 1),
                 },
             }  # fmt: skip
-            write_documents(
+            manifest = write_documents(
                 finished, path.name, manifest, fitted.history, _pairs(before, after), _prompts(run, examples)
             )
             replace_folder(finished, path.absolute())

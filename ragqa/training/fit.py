@@ -30,7 +30,7 @@ from ragqa.errors import ModelError, StorageError
 from ragqa.models.source import quiet
 from ragqa.progress import progress_bar
 from ragqa.training.batches import Batches, answer_loss
-from ragqa.training.checkpoints import seal, steps_of
+from ragqa.training.checkpoints import rotate, seal, steps_of
 from ragqa.training.lora import is_fused
 from ragqa.training.recipe import Recipe
 from ragqa.training.workplace import library_writes
@@ -104,11 +104,16 @@ class _Trainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(str(self.args.output_dir))
         with library_writes(folder):
-            super()._save_checkpoint(model, trial)
+            limit, self.args.save_total_limit = self.args.save_total_limit, None
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self.args.save_total_limit = limit
             checkpoint = folder / f"checkpoint-{self.state.global_step}"
             # The library's own record of its arguments is a pickle, which nothing reads.
             (checkpoint / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             seal(checkpoint)
+            rotate(folder, limit or 1, self.state.best_global_step)
 
 
 def _validation(predictions: Any) -> dict[str, float]:

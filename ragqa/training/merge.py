@@ -12,14 +12,15 @@ import torch
 
 from ragqa import models
 from ragqa.errors import InputError, ModelError
-from ragqa.files import copy_file, replace_folder, write_json
+from ragqa.files import copy_file
+from ragqa.folders import replace_folder
 from ragqa.generation.adapter import MANIFEST, read_adapter
 from ragqa.generation.generator import Generator
 from ragqa.index.lock import writing_lock
 from ragqa.models.source import quiet
 from ragqa.progress import say
 from ragqa.training import workplace
-from ragqa.training.documents import PROMPTS, flush
+from ragqa.training.documents import PROMPTS, flush, write_manifest
 
 KIND: Final = "ragqa merged model"
 _NEW_TOKENS: Final = 48
@@ -94,7 +95,7 @@ def merge(
             }
             copy_file(folder / PROMPTS, finished / PROMPTS)
             flush(finished)
-            write_json(finished / MANIFEST, manifest)
+            manifest = write_manifest(finished, manifest)
             replace_folder(finished, path.absolute())
         finally:
             workplace.leave(work)

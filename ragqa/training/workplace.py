@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from ragqa.errors import InputError, RagqaError, StorageError, first_line
 from ragqa.files import storage_errors, write_json
+from ragqa.folders import recover
 from ragqa.training.checkpoints import checkpoints, newest_sealed, steps_of
 
 MANIFEST: Final = "manifest.json"
@@ -38,6 +39,8 @@ def check_out(out: Path, kind: str, resume: bool, overwrite: bool) -> None:
     """
     if not out.name:
         raise InputError(f"{out}: names no folder; give --out a name, such as embedders/mine")
+    with storage_errors(out):
+        recover(out.absolute())
     if out.exists():
         if not overwrite:
             raise InputError(f"{out}: is there already; choose another --out, or add --overwrite to replace it")

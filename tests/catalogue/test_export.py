@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -119,6 +120,10 @@ def test_the_report_beside_the_file_says_what_was_dropped_and_why(
         cleaning=CleaningSettings(max_description_chars=9),
     )
     report = json.loads((tmp_path / "out.csv.report.json").read_text("utf-8"))
+    written = (tmp_path / "out.csv").read_bytes()
+    assert report.pop("file") == {
+        "name": "out.csv", "size": len(written), "sha256": hashlib.sha256(written).hexdigest()
+    }  # fmt: skip
     assert report == returned.to_dict()
     assert report.pop("seconds") > 0
     assert report == {

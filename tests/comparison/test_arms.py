@@ -135,6 +135,17 @@ def test_bm25_leaves_out_what_is_held_out(asked_of: tuple[list[Asked], Catalogue
     assert without[:-1] == best[1:]
 
 
+@pytest.mark.parametrize("end", ["{", "\\0\\0\\0\n", '{"text": 1\n'])
+def test_answers_that_are_half_written_are_given_anew(end: str, tmp_path: Path) -> None:
+    row = {"text": "a", "source": None, "confidence": 1.0}
+    file = tmp_path / "answers.jsonl"
+    file.write_text((json.dumps(row) + "\n") * (steps._BLOCK + 3) + end)
+    assert steps._kept(file) == [row] * steps._BLOCK
+    assert file.read_text() == (json.dumps(row) + "\n") * steps._BLOCK
+    file.write_bytes(b"\xff" * 9)
+    assert steps._kept(file) == []
+
+
 def test_answers_of_a_killed_process_are_kept_by_whole_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "_BLOCK", 2)
     file = tmp_path / "copy.jsonl"

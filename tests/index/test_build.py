@@ -4,16 +4,18 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from ragqa import Answerer, build_index, open_index
 from ragqa.errors import BusyError, CatalogueError, InputError, ModelError, StorageError
+from ragqa.index.generations import CURRENT, live_generation
 from ragqa.index.lock import writing_lock
 from ragqa.index.recipe import Budgets
-from ragqa.index.storage import CURRENT, live_generation
 from ragqa.retrieval.embed import SentenceEmbedder
 from tests.conftest import DEMO, ROOT
 
@@ -140,6 +142,71 @@ def test_a_build_killed_while_embedding_goes_on_and_ends_as_an_uninterrupted_one
     assert resumed.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
 
 
+@pytest.mark.parametrize("damaged", ["block-0000000064.npy", "generation/products.arrow", "generation/cleaning.json"])
+def test_of_an_interrupted_build_only_what_is_whole_is_gone_on_with(
+    damaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.toys import ToyModel, catalogue, toy_embedder
+    from ragqa.index import blocks
+
+    source, out, embedded = catalogue(tmp_path / "c.jsonl", 1, 240), tmp_path / "x", []
+    embed = ToyModel.encode_document
+
+    def counting(self: ToyModel, texts: Sequence[str], **more: Any) -> Any:
+        embedded.extend(texts)
+        return embed(self, texts, **more)
+
+    monkeypatch.setattr(ToyModel, "encode_document", counting)
+    monkeypatch.setattr(blocks, "SIZE", 64)
+    with toy_embedder(tmp_path / "toy"):
+        expected = build_index(source, tmp_path / "whole").manifest["content_sha256"]
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("ragqa.index.build.build_dense", Mock(side_effect=KeyboardInterrupt))
+            build_index(source, out)
+        path = out / ".partial" / damaged
+        written = bytearray(path.read_bytes())
+        written[len(written) // 2] ^= 1
+        path.write_bytes(written)
+        embedded.clear()
+        assert build_index(source, out).manifest["content_sha256"] == expected
+    titles = [product.title for product in open_index(out).store]
+    assert sorted(embedded) == sorted(titles[64:128] if damaged.startswith("block") else titles)
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_a_graph_is_made_by_one_thread_where_it_is_to_be_the_same_each_time(
+    few: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import faiss
+
+    from benchmarks.toys import rows, toy_embedder
+    from ragqa import update_index
+    from ragqa.retrieval import dense
+
+    threads: list[int] = []
+    add = faiss.IndexHNSWSQ.add
+
+    def counting(self: Any, *arguments: Any) -> Any:
+        threads.append(faiss.omp_get_max_threads())
+        return add(self, *arguments)
+
+    monkeypatch.setattr(faiss.IndexHNSWSQ, "add", counting)
+    monkeypatch.setattr(dense, "_FEW", 1000 if few else 10)
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    try:
+        with toy_embedder(tmp_path / "toy"):
+            for deterministic in (False, True):
+                build_index(rows(1, 40), tmp_path / "x", recipe="hnsw", deterministic=deterministic)
+                update_index(tmp_path / "x", rows(2, 40))
+        assert faiss.omp_get_max_threads() == 2
+    finally:
+        faiss.omp_set_num_threads(before)
+    half = len(threads) // 2
+    assert set(threads[:half]) == ({1} if few else {2})
+    assert set(threads[half:]) == {1}
+
+
 def test_work_on_another_catalogue_is_not_gone_on_with(tmp_path: Path) -> None:
     killed = run_python(KILLED, DEMO, tmp_path / "x", 3)
     assert killed.returncode == -signal.SIGKILL
@@ -223,7 +290,7 @@ def test_an_interrupt_at_the_very_end_loses_nothing(step: str, tmp_path: Path, m
     """Before the pointer is replaced the same command completes; after it the new index is there."""
     import shutil
 
-    from ragqa.index import storage
+    from ragqa.index import generations
 
     catalogue = tmp_path / "c.jsonl"
     catalogue.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -237,7 +304,7 @@ def test_an_interrupt_at_the_very_end_loses_nothing(step: str, tmp_path: Path, m
 
     with monkeypatch.context() as patch:
         if step == "rename":
-            patch.setattr(storage, "write_json", interrupt)
+            patch.setattr(generations, "write_json", interrupt)
         else:
             patch.setattr(shutil, "rmtree", interrupt)
             (tmp_path / "x").mkdir()

@@ -8,14 +8,16 @@ import pytest
 
 from ragqa import open_index
 from ragqa.errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError, ProductIndexError
-from ragqa.index.storage import CURRENT, MANIFEST, PARTS, live_generation
+from ragqa.files import write_json
+from ragqa.index.generations import CURRENT, MANIFEST, live_generation, write_current
+from ragqa.index.storage import PARTS
 
 
 def edit_manifest(index: Path, change: Callable[[dict], object]) -> None:
     path = live_generation(index) / MANIFEST
     manifest = json.loads(path.read_text())
     change(manifest)
-    path.write_text(json.dumps(manifest))
+    write_current(index, path.parent.name, write_json(path, manifest)[1])
 
 
 def test_the_manifest_names_what_the_index_was_made_of(demo_index: Path) -> None:
@@ -89,7 +91,7 @@ def test_any_changed_byte_is_refused(own_index: Path, part: str) -> None:
             open_index(own_index)
 
 
-def test_any_changed_byte_of_the_manifest_is_refused_or_harmless(own_index: Path) -> None:
+def test_any_changed_byte_of_the_manifest_is_refused(own_index: Path) -> None:
     path = live_generation(own_index) / MANIFEST
     whole = path.read_bytes()
     rng = random.Random(0)
@@ -97,10 +99,47 @@ def test_any_changed_byte_of_the_manifest_is_refused_or_harmless(own_index: Path
         damaged = bytearray(whole)
         damaged[position] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
-        try:
-            assert len(open_index(own_index)) == 320
-        except ProductIndexError as error:
-            assert "anew" in str(error)
+        with pytest.raises(ProductIndexError, match="anew"):
+            open_index(own_index)
+
+
+def test_any_changed_byte_of_the_pointer_is_refused_or_changes_nothing(own_index: Path) -> None:
+    """Also where it then names another generation that is there, and whole."""
+    shutil.copytree(own_index / "g000001", own_index / "g000003")
+    edited = json.loads((own_index / "g000003" / MANIFEST).read_text())
+    write_json(own_index / "g000003" / MANIFEST, edited | {"seed": 77})
+    path = own_index / CURRENT
+    whole = path.read_bytes()
+    refused = 0
+    for position in range(len(whole)):
+        for change in (1, 2, 4, 0x20, 0x80):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ change]) + whole[position + 1 :])
+            try:
+                assert open_index(own_index, "sizes").folder.name == "g000001"
+            except ProductIndexError:
+                refused += 1
+    assert refused > 4 * len(whole)
+
+
+def test_damage_at_either_end_is_refused_even_by_the_quick_check(own_index: Path) -> None:
+    for part in PARTS:
+        path = live_generation(own_index) / part
+        whole = path.read_bytes()
+        for place in (0, len(whole) - 1):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            with pytest.raises(IndexDamagedError, match=f"{part}: its content changed"):
+                open_index(own_index, "sizes")
+        path.write_bytes(whole)
+
+
+def test_an_index_that_an_earlier_ragqa_wrote_is_opened(own_index: Path) -> None:
+    def without_ends(manifest: dict) -> None:
+        for part in manifest["parts"].values():
+            del part["ends_sha256"]
+
+    edit_manifest(own_index, without_ends)
+    (own_index / CURRENT).write_text("g000001\n")
+    assert len(open_index(own_index)) == 320
 
 
 def test_a_store_of_another_index_beside_whole_vectors_is_refused(own_index: Path, tmp_path: Path) -> None:

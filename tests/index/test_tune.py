@@ -49,6 +49,21 @@ def test_more_recall_is_reached_by_looking_closer(factory: str) -> None:
     assert many.questions == len(QUESTIONS) // 2
 
 
+@pytest.mark.parametrize("factory", ["IVF64,Flat", "HNSW4,Flat", "IVF64,PQ16x4fs,Refine(SQ8)"])
+def test_without_the_clock_the_same_parameters_are_chosen_each_time(
+    factory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import random
+    import time
+
+    monkeypatch.setattr(time, "perf_counter", random.Random(1).random)
+    index = new_index(factory, 32)
+    index.train(VECTORS)
+    index.add(VECTORS)
+    nearest = exact_nearest(QUESTIONS, [VECTORS])
+    assert len({tune(index, QUESTIONS, nearest, 0.7, clocked=False).parameters for _ in range(4)}) == 1
+
+
 def test_what_cannot_be_reached_comes_as_near_as_it_can() -> None:
     index = new_index("IVF16,PQ2x4", 32)
     index.train(VECTORS)

@@ -24,8 +24,9 @@ from ragqa.errors import (
 )
 from ragqa.files import HashingFile
 from ragqa.index.build import build_index
+from ragqa.index.generations import CURRENT, live_generation
 from ragqa.index.lock import writing_lock
-from ragqa.index.storage import CONFIDENCE, CURRENT, PRODUCTS, TITLES, VECTORS, ProductIndex, live_generation
+from ragqa.index.storage import CONFIDENCE, PRODUCTS, TITLES, VECTORS, ProductIndex
 from ragqa.retrieval import lexical
 from ragqa.retrieval.embed import Vectors
 from ragqa.retrieval.retriever import Retriever

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ragqa.errors import IndexDamagedError, InputError
-from ragqa.index.storage import live_generation
+from ragqa.index.generations import live_generation
 from ragqa.records import Candidate, Product
 from ragqa.retrieval.confidence import DEFAULT, FEATURES, Confidence, features, fit, risk_coverage
 

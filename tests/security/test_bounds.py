@@ -68,7 +68,7 @@ def test_questions_are_worked_on_in_blocks_and_a_bad_one_is_told_before_the_firs
         return retrieve(questions, *rest, **more)
 
     monkeypatch.setattr(answerer.retriever, "retrieve", counted)
-    monkeypatch.setattr("ragqa.answerer._AT_ONCE", 4)
+    monkeypatch.setattr("ragqa.retrieval.question._AT_ONCE", 4)
     asked = [f"{QUESTION} {number}" for number in range(10)]
     together = answerer.ask_many(asked, decoding="copy")
     assert blocks == [4, 4, 2]

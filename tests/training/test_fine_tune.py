@@ -19,6 +19,7 @@ import pytest
 from ragqa import Answerer, RagqaError, Recipe, fine_tune, merge
 from ragqa.cli import main
 from ragqa.errors import InputError, ModelError, StorageError
+from ragqa.seals import FILES, SELF, sealed
 from ragqa.training.checkpoints import SEAL
 from ragqa.training.workplace import work_folder
 from tests.conftest import ROOT
@@ -293,10 +294,50 @@ def test_a_damaged_manifest_is_one_clear_line(
     shutil.copytree(_once(family_model, demo_index, tmp_path), out)
     manifest = json.loads((out / "manifest.json").read_text())
     damage(manifest)
-    (out / "manifest.json").write_text(json.dumps(manifest))
+    (out / "manifest.json").write_text(json.dumps(sealed(manifest)))
     with pytest.raises(ModelError, match="train it anew") as caught:
         Answerer.from_pretrained(demo_index, adapter=str(out), device="cpu")
     assert "\n" not in str(caught.value)
+    assert "changed since" not in str(caught.value)
+
+
+def test_a_manifest_that_was_changed_is_refused(family_model: Model, demo_index: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(_once(family_model, demo_index, tmp_path), tmp_path / "a"))
+    written = (out / "manifest.json").read_text()
+    assert '"max_new_tokens": 96' in written
+    (out / "manifest.json").write_text(written.replace('"max_new_tokens": 96', '"max_new_tokens": 95'))
+    with pytest.raises(ModelError, match=r"manifest\.json: changed since it was written; train it anew"):
+        Answerer.from_pretrained(demo_index, adapter=str(out), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_an_adapter_that_was_changed_since_it_was_opened_is_refused_each_time(
+    name: str, family_model: Model, demo_index: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(_once(family_model, demo_index, tmp_path), tmp_path / "a"))
+    answerer = Answerer.from_pretrained(demo_index, adapter=str(out), device="cpu", dtype="float32")
+    written = bytearray((out / name).read_bytes())
+    if name.endswith(".json"):
+        written += b"\n"  # the same configuration
+    else:
+        written[-9] ^= 1
+    (out / name).write_bytes(written)
+    for _ in range(2):
+        with pytest.raises(ModelError, match=rf"{name}: .*; if it was trained or merged anew meanwhile, open it anew"):
+            answerer.ask(title_in_part(demo_index), min_confidence=0.0)
+
+
+def test_an_adapter_of_an_earlier_ragqa_without_hashes_is_read(
+    family_model: Model, demo_index: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(_once(family_model, demo_index, tmp_path), tmp_path / "a"))
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert set(manifest[FILES]) == {
+        "adapter_config.json", "adapter_model.safetensors", "cleaning.json", "prompts.jsonl"
+    }  # fmt: skip
+    (out / "manifest.json").write_text(json.dumps({k: v for k, v in manifest.items() if k not in (FILES, SELF)}))
+    answerer = Answerer.from_pretrained(demo_index, adapter=str(out), device="cpu", dtype="float32")
+    assert answerer.ask(title_in_part(demo_index), min_confidence=0.0).text
 
 
 _made: list[Path] = []
