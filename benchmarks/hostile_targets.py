@@ -34,7 +34,7 @@ from ragqa.retrieval.question import parse_question
 from ragqa.retrieval.rows import rows_that_are_there
 from ragqa.retrieval.terms import terms
 from ragqa.retrieval.text import fold, overlaps
-from ragqa.saved import SAVED, read_saved
+from ragqa.saved import SAVED, Saved, read_saved
 from ragqa.settings import AnswerSettings, CleaningSettings
 from ragqa.training.questions import read_questions
 from ragqa.training.recipe import read_recipe
@@ -255,7 +255,10 @@ def targets(folder: Path) -> list[Target]:
 
 
 def _opened(path: Path) -> None:
-    AnswerSettings.from_dict(read_saved(path)["settings"])
+    saved = read_saved(path)
+    AnswerSettings.from_dict(saved["settings"])
+    vouched = Saved.of(saved, None, None, None)
+    vouched.check_generator(ModelSource("a/b", "folder", "", path.parent), str(path.parent))
 
 
 def _separated(rows: list[dict[str, str]]) -> list[bytes]:
@@ -296,6 +299,7 @@ def _adapter_manifest() -> bytes:
             "kind": "ragqa adapter", "format_version": ADAPTER_FORMAT, "mode": "retrieval",
             "base": {"name": "a/b", "weights_sha256": "0" * 64, "config_sha256": "0" * 64},
             "context": {"products": 3, "tokens": 1024, "max_new_tokens": 160}, "choice": Choice().to_dict(),
+            "files": {"adapter_model.safetensors": {"size": 1, "sha256": "0" * 64}},
             "prompt": {"fingerprint": TEMPLATES["retrieval"].fingerprint(), "version": 2},
         }
     ).encode()  # fmt: skip
@@ -320,7 +324,10 @@ def _tokenizer_file() -> bytes:
 
 
 def _saved() -> bytes:
-    return json.dumps({"format_version": 1, "adapter": False, "settings": AnswerSettings().to_dict()}).encode()
+    model = {"name": "a/b", "weights_sha256": "0" * 64, "config_sha256": "0" * 64}
+    files = {"adapter_model.safetensors": {"size": 1, "sha256": "0" * 64}}
+    told = {"format_version": 1, "adapter": True, "adapter_files": files, "generator": model, "reranker": None}
+    return json.dumps(told | {"settings": AnswerSettings().to_dict()}).encode()
 
 
 _MODULES: Final = (

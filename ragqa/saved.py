@@ -18,11 +18,12 @@ from ragqa.index.generations import MANIFEST, write_current
 from ragqa.index.lock import writing_lock
 from ragqa.index.storage import ProductIndex, check_parts, read_manifest
 from ragqa.json_files import UNREADABLE, read_json
-from ragqa.seals import changed_file, digest, file_parts, is_sealed, sealed
+from ragqa.seals import changed_file, digest, file_parts, is_sealed, listed, sealed
 from ragqa.settings import AnswerSettings
 
 SAVED: Final = "answerer.json"
 _FORMAT: Final = 1
+_HASHES: Final = ("weights_sha256", "config_sha256")
 
 
 def save(
@@ -159,7 +160,7 @@ def check_source(source: models.ModelSource, wanted: Mapping[str, Any], wrong: s
     Raises:
         IndexDamagedError: the weights, or what goes with them, differ; with the message `wrong`.
     """
-    for what in ("weights_sha256", "config_sha256"):
+    for what in _HASHES:
         if getattr(source, what) != wanted[what]:
             raise IndexDamagedError(
                 f"{wrong} ({what.removesuffix('_sha256')} {getattr(source, what)[:12]}); save it anew"
@@ -177,6 +178,11 @@ def read_saved(file: Path) -> dict[str, Any]:
         saved = read_json(file)
         version = saved["format_version"]
         saved["settings"].items()
+        for name in ("generator", "reranker"):
+            model = saved.get(name)
+            if name == "generator" or model is not None:
+                {str(model[of]) for of in _HASHES}
+        listed(saved.get("adapter_files", {}))
         whole = is_sealed(saved)
     except UNREADABLE as error:
         raise IndexDamagedError(f"{file}: not a saved Answerer; save it anew with save_pretrained") from error

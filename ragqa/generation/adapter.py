@@ -17,7 +17,7 @@ from ragqa.generation.choice import Choice
 from ragqa.generation.prompt import NUMBERED, PromptTemplate
 from ragqa.json_files import UNREADABLE, read_json
 from ragqa.models import DEFAULT_GENERATOR, ModelSource, is_hub_id
-from ragqa.seals import FILES, changed_file, is_sealed
+from ragqa.seals import FILES, changed_file, is_sealed, listed
 from ragqa.settings import AnswerSettings
 
 Mode = Literal["plain", "retrieval"]
@@ -118,10 +118,7 @@ def read_adapter(folder: str | Path) -> Adapter | None:
             Choice.from_dict(manifest["choice"]),
             manifest["kind"] == "ragqa merged model",
             base,
-            {
-                str(name): {"size": int(f["size"]), "sha256": str(f["sha256"])}
-                for name, f in manifest.get(FILES, {}).items()
-            },
+            listed(manifest.get(FILES, {})),
         )
         fingerprint = TEMPLATES[adapter.mode].fingerprint()
         trained_with, version = manifest["prompt"]["fingerprint"], manifest["prompt"]["version"]

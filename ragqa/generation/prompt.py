@@ -96,7 +96,8 @@ class PromptBuilder:
         self.template = template or PromptTemplate()
         self.max_tokens = max_tokens
         self._markers = Markers(tokenizer)
-        self._added = frozenset(tokenizer.get_added_vocab().values())
+        # Of white space, which some have as tokens, there is as much as the texts need.
+        self._added = frozenset(id_ for token, id_ in tokenizer.get_added_vocab().items() if len(token.strip()) > 1)
         self._layouts: dict[int, int] = {}
 
     def build(self, question: Question, candidates: Sequence[Candidate]) -> Prompt:

@@ -139,3 +139,10 @@ def test_a_normaliser_of_another_kind_gets_words_alone() -> None:
 def test_cleaning_drops_what_hides_text_and_keeps_emoji_and_scripts(raw: str, clean: str) -> None:
     assert clean_text(raw) == clean
     assert clean_text(clean) == clean
+
+
+def test_tokens_of_white_space_are_no_control_tokens() -> None:
+    tokenizer = family_tokenizer("gemma")
+    tokenizer.add_tokens(["\n\n", "\n\n\n", "  ", "é"])
+    shown = [Candidate(Product("1", "Café", ""), 0, 0.9, 0.9, 0.9, False)] * 2
+    assert PromptBuilder(tokenizer, TEMPLATES["retrieval"]).build(QUESTION, shown).text.count("Café") == 2
