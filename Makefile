@@ -3,7 +3,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test install-gpu demo test test-lowest torture lint types docs check coverage lock audit clean
+.PHONY: help install install-test install-gpu demo test torture test-lowest lint types docs check coverage lock audit clean
 
 # What torch brings for CUDA: which build of it is installed, and with what, is chosen before.
 TORCH_AND_ITS_OWN := torch setuptools triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti \

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ragqa.answerer import Answerer
-from ragqa.generation.generator import Generator, Writing
+from ragqa.generation.generator import Generator
 from ragqa.generation.prompt import Prompt
-from ragqa.generation.sources import Written
+from ragqa.generation.sources import Writing, Written
 from ragqa.generation.writer import Writer
 from ragqa.records import Retrieval
 from ragqa.settings import AnswerSettings

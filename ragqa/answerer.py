@@ -18,6 +18,7 @@ from ragqa.errors import InputError
 from ragqa.folders import readable
 from ragqa.generation.adapter import Adapter, as_trained, base_of, read_adapter
 from ragqa.generation.generator import Generator
+from ragqa.generation.limits import time_until
 from ragqa.generation.opening import open_generator
 from ragqa.generation.prompt import Prompt, PromptTemplate
 from ragqa.generation.server import Server, as_server
@@ -29,8 +30,9 @@ from ragqa.progress import say
 from ragqa.records import Answer, Retrieval
 from ragqa.replies import ABSTENTIONS, SEVERAL, abstention, reply
 from ragqa.retrieval.embed import Embedder
+from ragqa.retrieval.question import in_blocks
 from ragqa.retrieval.rerank import CrossEncoderReranker, Reranker
-from ragqa.saved import SAVED, Saved, push, read_saved, save
+from ragqa.saved import SAVED, Saved, from_saved, push, save
 from ragqa.settings import AnswerSettings
 from ragqa.streams import AnswerStream
 
@@ -117,22 +119,11 @@ class Answerer:
         folder = readable(Path(path))
         if not folder.exists() and models.is_hub_id(str(path)):
             folder = models.fetch_folder(str(path))
-        saved: dict[str, Any] = {}
-        vouched = Saved()
+        vouched, named = Saved(), (generator, adapter, embedder, reranker)
         if (folder / SAVED).exists():
-            saved = read_saved(folder / SAVED)
-            if adapter or generator:
-                # Another one is asked as it was trained, not as the saved one was.
-                trained = as_trained(read_adapter(adapter or str(generator))).to_dict()
-                saved["settings"] |= {k: trained[k] for k in ("context_products", "context_tokens", "max_new_tokens")}
-            vouched = Saved.of(saved, generator, adapter, reranker)
-            generator = generator or str(folder / "generator")
-            embedder = embedder or str(folder / "embedder")
-            adapter = adapter or (str(folder / "adapter") if saved.get("adapter") else None)
-            reranker = reranker or (str(folder / "reranker") if saved.get("reranker") else None)
-            if settings is None:
-                settings = AnswerSettings.from_dict(saved["settings"])
+            vouched, named, settings = from_saved(folder, *named, settings)
             folder = folder / "index"
+        generator, adapter, embedder, reranker = named
         index = open_index(folder, verify)
         vouched.check_index(index)
         encoder, source = own_embedder(index, folder, embedder, device, dtype)
@@ -201,16 +192,17 @@ class Answerer:
         Raises:
             QuestionError: the question is empty or too long.
             InputError: a setting is unknown or out of range.
+            TimeLimitError: there was no answer within `max_seconds`.
         """
         return self.ask_many([question], **settings)[0]
 
     def ask_many(self, questions: Sequence[str], **settings: Any) -> list[Answer]:
-        """Answer questions, in their order; prompts are read in batches of like length."""
-        if isinstance(questions, str):
-            raise InputError("ask_many takes a list of questions; for one question call ask")
-        use = self._settings(settings)
-        found, share = self._retrieved(questions, use)
-        return self._answer(found, use, share)
+        """Answer questions, at most 100,000, in their order; prompts are read in batches of like length."""
+        use, answers = self._settings(settings), list[Answer]()
+        for block in in_blocks(questions, use.max_question_chars):
+            found, share = self._retrieved(block, use)
+            answers += self._answer(found, use, share)
+        return answers
 
     def retrieve(self, questions: Sequence[str], **settings: Any) -> list[Retrieval]:
         """What is found for questions, in their order, for `answer` and `stream`. Args: see `ask`."""
@@ -281,7 +273,8 @@ class Answerer:
             return answer
         share |= self._loaded(1)
         started, given = time.perf_counter(), False
-        pieces = self._writer.stream(self.generator, found[0], use, self._least(use))
+        limits = self._least(use), time_until(use, 1, share.get("retrieve", 0.0))
+        pieces = self._writer.stream(self.generator, found[0], use, *limits)
         while isinstance(piece := next(pieces), str):
             given = True
             yield piece
@@ -326,7 +319,8 @@ class Answerer:
             took = self._loaded(len(found))
             share |= {stage: share.get(stage, 0.0) + seconds for stage, seconds in took.items()}
         loaded = time.perf_counter()
-        written = self._writer.write(lambda: self.generator, [found[i] for i in answerable], use)
+        until, mine = time_until(use, len(found), share.get("retrieve", 0.0)), [found[i] for i in answerable]
+        written = self._writer.write(lambda: self.generator, mine, use, until)
         generate = (time.perf_counter() - loaded) / max(len(answerable), 1)
         answers = [abstention(r, use, share) for r in found]
         for i, one in zip(answerable, written, strict=True):

@@ -6,6 +6,7 @@
     ├── InputError                 something the caller gave: a file, a row, an option, a question
     │   ├── CatalogueError         a catalogue cannot be read, or holds nothing usable
     │   └── QuestionError          a question is empty or too long
+    ├── TimeLimitError             a question was not answered in the time it was given
     ├── ModelError                 a model is unknown, unreachable or unfit
     ├── ServerError                a server that runs the generator does not answer as it should
     ├── ProductIndexError          a product index on disk
@@ -37,6 +38,10 @@ class CatalogueError(InputError):
 
 class QuestionError(InputError):
     """A question is empty or longer than the limit."""
+
+
+class TimeLimitError(RagqaError, TimeoutError):
+    """A question was not answered in the time it was given."""
 
 
 class ModelError(RagqaError):

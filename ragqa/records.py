@@ -133,6 +133,7 @@ class Answer:
         prompt: the text the generator was given, "" when it was not asked.
         spans: which parts of the text were copied from which product; they cover it from end to end. Empty where
             that was not looked for.
+        shortened: the time given (`AnswerSettings.max_seconds`) was over before the text was at its end.
     """
 
     question: str
@@ -145,6 +146,7 @@ class Answer:
     timings: dict[str, float] = field(default_factory=dict)
     prompt: str = ""
     spans: tuple[Span, ...] = ()
+    shortened: bool = False
 
     @property
     def grounded(self) -> float:

@@ -86,6 +86,7 @@ def reply(
         timings=timings | {"total": sum(timings.values())},
         prompt=prompt.text,
         spans=copied,
+        shortened=answer.shortened,
     )
 
 

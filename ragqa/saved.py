@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -13,16 +12,18 @@ from ragqa import models
 from ragqa.errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError, InputError
 from ragqa.files import sha256_of, storage_errors, write_json
 from ragqa.folders import copy_folder, replace_folder
-from ragqa.generation.adapter import KEPT, read_adapter
+from ragqa.generation.adapter import KEPT, as_trained, read_adapter
 from ragqa.generation.prompt import PromptTemplate
 from ragqa.index.generations import MANIFEST, write_current
 from ragqa.index.lock import writing_lock
 from ragqa.index.storage import ProductIndex, check_parts, read_manifest
-from ragqa.seals import changed_file, digest, file_parts, is_sealed, sealed
+from ragqa.json_files import UNREADABLE, read_json
+from ragqa.seals import changed_file, digest, file_parts, is_sealed, listed, sealed
 from ragqa.settings import AnswerSettings
 
 SAVED: Final = "answerer.json"
 _FORMAT: Final = 1
+_HASHES: Final = ("weights_sha256", "config_sha256")
 
 
 def save(
@@ -159,7 +160,7 @@ def check_source(source: models.ModelSource, wanted: Mapping[str, Any], wrong: s
     Raises:
         IndexDamagedError: the weights, or what goes with them, differ; with the message `wrong`.
     """
-    for what in ("weights_sha256", "config_sha256"):
+    for what in _HASHES:
         if getattr(source, what) != wanted[what]:
             raise IndexDamagedError(
                 f"{wrong} ({what.removesuffix('_sha256')} {getattr(source, what)[:12]}); save it anew"
@@ -174,17 +175,56 @@ def read_saved(file: Path) -> dict[str, Any]:
         IndexMismatchError: it has another format.
     """
     try:
-        saved = json.loads(file.read_text("utf-8"))
+        saved = read_json(file)
         version = saved["format_version"]
         saved["settings"].items()
+        for name in ("generator", "reranker"):
+            model = saved.get(name)
+            if name == "generator" or model is not None:
+                {str(model[of]) for of in _HASHES}
+        listed(saved.get("adapter_files", {}))
         whole = is_sealed(saved)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise IndexDamagedError(f"{file}: not a saved Answerer; save it anew with save_pretrained") from error
     if version != _FORMAT:
         raise IndexMismatchError(f"{file}: saved in format {version!r}; this ragqa reads format {_FORMAT}")
     if not whole:
         raise IndexDamagedError(f"{file}: changed since it was written; save it anew with save_pretrained")
     return dict(saved)
+
+
+# Generator, adapter, embedder, reranker.
+Named = tuple[str | None, str | None, str | None, str | None]
+
+
+def from_saved(
+    folder: Path,
+    generator: str | None,
+    adapter: str | None,
+    embedder: str | None,
+    reranker: str | None,
+    settings: AnswerSettings | None,
+) -> tuple[Saved, Named, AnswerSettings]:
+    """What a saved folder has in the place of what is not named, and how its questions are answered.
+
+    Raises:
+        IndexDamagedError, IndexMismatchError: see `read_saved`.
+        ModelError: an adapter that is named cannot be read.
+        InputError: the settings cannot be.
+    """
+    saved = read_saved(folder / SAVED)
+    if adapter or generator:
+        # Another one is asked as it was trained, not as the saved one was.
+        trained = as_trained(read_adapter(adapter or str(generator))).to_dict()
+        saved["settings"] |= {k: trained[k] for k in ("context_products", "context_tokens", "max_new_tokens")}
+    vouched = Saved.of(saved, generator, adapter, reranker)
+    named = (
+        generator or str(folder / "generator"),
+        adapter or (str(folder / "adapter") if saved.get("adapter") else None),
+        embedder or str(folder / "embedder"),
+        reranker or (str(folder / "reranker") if saved.get("reranker") else None),
+    )
+    return vouched, named, settings or AnswerSettings.from_dict(saved["settings"])
 
 
 def push(folder: Path, repo_id: str, private: bool, token: str | None) -> str:

@@ -37,6 +37,19 @@ def is_sealed(manifest: Mapping[str, Any]) -> bool:
     return SELF not in manifest or manifest[SELF] == digest(rest)
 
 
+def listed(parts: Any) -> dict[str, dict[str, Any]]:
+    """What a manifest that anybody may have written says of the files beside it, as `file_parts` gives it.
+
+    Raises:
+        ValueError: a name is no file's in the same folder.
+        TypeError, KeyError, AttributeError: it says something else.
+    """
+    found = {str(name): {"size": int(part["size"]), "sha256": str(part["sha256"])} for name, part in parts.items()}
+    if wrong := [name for name in found if Path(name).name != name or "\0" in name]:
+        raise ValueError(f"{wrong[0]!r} is no file beside the manifest")
+    return found
+
+
 def changed_file(folder: Path, parts: Mapping[str, Mapping[str, Any]]) -> str | None:
     """The first of the files that is missing or another than it was, and how; None if all are the same."""
     for name, part in parts.items():

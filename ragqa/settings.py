@@ -12,6 +12,20 @@ Decoding = Literal["auto", "extractive", "free", "copy"]
 Fusion = Literal["weighted", "reciprocal-rank"]
 Lexical = Literal["postings", "rank-bm25"]
 _HOTTEST: Final = 10.0
+# Upper limits: no question takes memory or time without bound, whoever sets how it is answered.
+_MOST: Final = {
+    "top_k": 1000,
+    "context_products": 100,
+    "context_tokens": 131_072,
+    "max_new_tokens": 16_384,
+    "seed": 2**63 - 1,
+    "rerank_depth": 1000,
+    "max_question_chars": 100_000,
+    "batch_size": 256,
+}
+_MOST_SECONDS: Final = 86_400.0
+_MOST_STOPS: Final = 64
+_LONGEST_STOP: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,16 @@ def at_least(settings: Any, minimum: Mapping[str, int]) -> list[str]:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             problems.append(f"{name} must be a whole number of at least {least}, not {value!r}")
     return problems
+
+
+def at_most(settings: Any, maximum: Mapping[str, int]) -> list[str]:
+    """What is wrong with the fields that must not be above `maximum`; what is no whole number `at_least` tells."""
+    values = ((name, getattr(settings, name), most) for name, most in maximum.items())
+    return [
+        f"{name} must be at most {most:,}, not {value:,}"
+        for name, value, most in values
+        if isinstance(value, int) and value > most
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +131,11 @@ class AnswerSettings(Settings):
             without it, for the candidate that is now the first.
         max_question_chars: longer questions are refused.
         batch_size: how many prompts the generator reads at once in `ask_many`.
+        max_seconds: time for one question; of several asked together each adds as much. When it is over, a text that is
+            being written ends there (`Answer.shortened`), and where nothing was written yet TimeLimitError is raised. A
+            pass of the model is not broken off, and loading a model the first time is not counted. None sets no limit.
+
+    Each has an upper limit, too, which the error names.
     """
 
     top_k: int = 5
@@ -126,6 +155,7 @@ class AnswerSettings(Settings):
     rerank_depth: int = 20
     max_question_chars: int = 4000
     batch_size: int = 8
+    max_seconds: float | None = None
 
     def _problems(self) -> list[str]:
         problems = at_least(
@@ -140,7 +170,7 @@ class AnswerSettings(Settings):
                 "max_question_chars": 1,
                 "batch_size": 1,
             },
-        )
+        ) + at_most(self, _MOST)
         if not isinstance(self.temperature, int | float) or not 0 <= self.temperature <= _HOTTEST:
             problems.append(f"temperature must be from 0 to {_HOTTEST:g}, not {self.temperature!r}")
         stop: object = self.stop
@@ -148,6 +178,12 @@ class AnswerSettings(Settings):
             problems.append(f"stop must be a list of strings, none of them empty, not {stop!r}")
         else:
             object.__setattr__(self, "stop", tuple(stop))  # read from a file it is a list
+            if len(stop) > _MOST_STOPS or any(len(one) > _LONGEST_STOP for one in stop):
+                problems.append(f"stop takes at most {_MOST_STOPS} strings of at most {_LONGEST_STOP:,} characters")
+        seconds: object = self.max_seconds
+        fine = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds <= _MOST_SECONDS
+        if seconds is not None and not fine:
+            problems.append(f"max_seconds must be above 0 and at most {_MOST_SECONDS:,.0f}, not {seconds!r}")
         for name in ("drafted", "probabilities"):
             if not isinstance(getattr(self, name), bool):
                 problems.append(f"{name} must be true or false, not {getattr(self, name)!r}")

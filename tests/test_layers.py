@@ -14,6 +14,7 @@ WAY = [
     "settings",
     "progress",
     "files",
+    "json_files",
     "folders",
     "seals",
     "versions",
@@ -36,7 +37,7 @@ WAY = [
 ]
 # Within the packages whose modules are steps themselves.
 STEPS = {
-    "models": ["source", "packaged", "device", "gguf", "precision", "attention", "llama", "llama_files", "load"],
+    "models": ["source", "trust", "packaged", "device", "gguf", "precision", "attention", "llama", "llama_files", "load"],
     "catalogue": ["columns", "formats", "read", "clean", "store", "export"],
     "retrieval": [
         "text", "question", "bert", "embed", "int8", "gpu", "dense", "rows", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",
@@ -46,7 +47,7 @@ STEPS = {
         "lock", "generations", "storage", "embedder", "blocks", "recipe", "tune", "quantise", "vectors", "build", "changes", "update",
     ],
     "generation": [
-        "prompt", "choice", "adapter", "provenance", "drafts", "prefixes", "verify", "caches", "decode", "pieces", "sources", "generator", "server", "completions", "remote", "opening", "writer",
+        "limits", "markers", "prompt", "choice", "adapter", "provenance", "drafts", "prefixes", "verify", "caches", "decode", "pieces", "sources", "generator", "server", "completions", "remote", "opening", "writer",
     ],
     "training": [
         "groups", "questions", "splits", "contexts", "recipe", "examples", "tokens", "packs", "tree_attention", "lora", "batches",

@@ -10,6 +10,8 @@ from ragqa.errors import CatalogueError, InputError
 
 OnError = Literal["stop", "skip"]
 
+# Characters of a field.
+LONGEST: Final = 1 << 24
 # Names under which the columns are found when none is given, the first that is there.
 ID_COLUMNS: Final = tuple("uid id product_id item_id sku asin parent_asin upc ean gtin code codigo código".split())
 TITLE_COLUMNS: Final = tuple("title name product_name product_title titulo título nome nombre".split())
@@ -81,6 +83,8 @@ def field_text(record: Mapping[str, Any], column: str | None) -> str:
     """The text of a field: None and NaN are empty, numbers as written, a list of texts joined by blanks."""
     value = record.get(column) if column is not None else None
     if isinstance(value, str):
+        if len(value) > LONGEST:
+            raise Malformed(f"field {column!r} has {len(value):,} characters; at most {LONGEST:,} are accepted")
         return value
     if value is None or (isinstance(value, float) and value != value):  # NaN: what pandas and NumPy have for nothing
         return ""

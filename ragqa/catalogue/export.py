@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ragqa.catalogue.clean import Cleaner, CleaningReport
-from ragqa.catalogue.columns import ReadOptions
+from ragqa.catalogue.columns import ReadOptions, Row
 from ragqa.catalogue.read import Catalogue
 from ragqa.catalogue.store import to_batch
 from ragqa.errors import CatalogueError, InputError
@@ -28,6 +28,7 @@ from ragqa.records import Product
 from ragqa.settings import CleaningSettings
 
 _BLOCK: Final = 4096
+_BLOCK_CHARACTERS: Final = 1 << 25
 
 # The question the original study asked; `prepare --pairs` uses it unless another is given.
 PAIR_TEMPLATE: Final = "Qual é a descrição deste produto: {title}?"
@@ -61,7 +62,7 @@ def clean_catalogue(
     rows = catalogue.rows()
     with progress_bar("cleaning", catalogue.total_bytes, "B", scale=True) as bar:
         # No block is longer than what the limit leaves, so that the report counts nothing beyond it.
-        while block := list(itertools.islice(rows, min(_BLOCK, (limit or sys.maxsize) - report.kept))):
+        while block := _block(rows, min(_BLOCK, (limit or sys.maxsize) - report.kept)):
             if products := cleaner.clean(block):
                 sink(products)
             bar.update(catalogue.read_bytes - bar.n if catalogue.total_bytes else len(block))
@@ -81,6 +82,17 @@ def clean_catalogue(
             f"(columns taken: {report.columns}); name others with --title-column and --text-column"
         )
     return report
+
+
+def _block(rows: Iterator[Row], most: int) -> list[Row]:
+    """The next rows, at most so many; fewer where they are long, so that no catalogue fills the memory."""
+    block, held = [], 0
+    for row in itertools.islice(rows, most):
+        block.append(row)
+        held += len(row.title) + len(row.text)
+        if held > _BLOCK_CHARACTERS:
+            break
+    return block
 
 
 class _Sink(Protocol):

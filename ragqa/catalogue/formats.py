@@ -17,10 +17,15 @@ from ragqa.catalogue.columns import Malformed, ReadOptions, choose_columns
 from ragqa.errors import CatalogueError, first_line
 
 MAX_LINE: Final = 1 << 24
+_PARQUET_ROWS: Final = 128
 _CSV_PROBLEMS: Final = {
     "unexpected end": "a quotation mark opened in this row is not closed before the file ends",
     "new-line character": "a carriage return alone; lines that end in LF or CRLF are accepted",
 }
+
+
+class _TooLongError(Exception):
+    """A row of separated values has no end."""
 
 
 def format_of(path: Path) -> str:
@@ -101,17 +106,22 @@ def csv_records(
 
     `skip` is told of lines that cannot be decoded.
     """
-    number = 0
+    number, length = 0, 0
     header: list[str] | None = None
 
     def decoded() -> Iterator[str]:
-        nonlocal number
+        nonlocal number, length
         for number, line in lines:
             if isinstance(line, Malformed):
                 if header is None:
                     raise CatalogueError(f"{path}: line {number}: {line}")
                 skip(f"{path}: line {number}: {line}")
             else:
+                length += len(line)
+                if length > MAX_LINE:
+                    # Quotation marks join lines: a row of them without end would fill the memory.
+                    length = 0
+                    raise _TooLongError
                 yield line
 
     texts = decoded()
@@ -125,11 +135,16 @@ def csv_records(
     delimiter = named[1] if named else "\t" if kind == "tsv" else max(",;\t", key=first.count)
     reader = csv.reader(itertools.chain([first], texts), delimiter=delimiter, strict=True)
     while True:
-        start = number + (header is not None)  # a row may go over several lines
+        start, length = number + (header is not None), 0  # a row may go over several lines
         try:
             row = next(reader)
         except StopIteration:
             return
+        except _TooLongError:
+            yield start, Malformed(f"a row longer than {MAX_LINE >> 20} MiB; is a quotation mark not closed?")
+            texts = decoded()  # where the lines go on: that generator ended with its error
+            reader = csv.reader(texts, delimiter=delimiter, strict=True)
+            continue
         except csv.Error as error:
             problem = next((plain for known, plain in _CSV_PROBLEMS.items() if known in str(error)), error)
             yield start, Malformed(f"not valid {kind.upper()} ({problem})")
@@ -152,7 +167,7 @@ def parquet_records(path: Path, options: ReadOptions) -> Iterator[Mapping[str, A
             names = list(file.schema_arrow.names)
             chosen = choose_columns(str(path), names, options)
             wanted = [column for column in chosen.values() if column]
-            for batch in file.iter_batches(batch_size=4096, columns=wanted):
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CatalogueError(f"{path}: not a valid Parquet file ({first_line(error)}); get it anew") from error

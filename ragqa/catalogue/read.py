@@ -230,7 +230,12 @@ class Catalogue:
                     skip(number, Malformed(f"an object with named fields is accepted, not a value of type {kind}"))
 
         readable = objects()
-        head = list(itertools.islice(readable, _PEEK))
+        head, held = [], 0
+        for one in itertools.islice(readable, _PEEK):
+            head.append(one)
+            held += sum(len(value) for value in one[1].values() if isinstance(value, str))
+            if held > MAX_LINE:
+                break  # long rows are not held by the hundred
         if not head:
             return
         found = list(dict.fromkeys(key for _, record in head for key in record))

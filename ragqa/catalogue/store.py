@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ragqa.errors import IndexDamagedError
+from ragqa.errors import IndexDamagedError, first_line
 from ragqa.files import HashingFile
 from ragqa.records import Product
 
@@ -125,8 +125,10 @@ class ProductStore:
             last = self._reader.get_batch(batches - 1).num_rows if batches else 0
             self._map.seek(0)
             self._begin = self._map.read_buffer(1).address
-        except (pa.ArrowInvalid, OSError) as error:
-            raise IndexDamagedError(f"{path}: not a whole product store ({str(error).splitlines()[0]})") from error
+            self._size = self._map.size()
+        except (pa.ArrowException, OSError, OverflowError) as error:
+            raise IndexDamagedError(f"{path}: not a whole product store ({first_line(error)})") from error
+        self._path = path
         self._count: int = max(batches - 1, 0) * _ROWS_PER_BATCH + last
         self._texts: dict[int, list[_Texts]] = {}  # by the batch's number
 
@@ -137,16 +139,29 @@ class ProductStore:
         if not 0 <= row < self._count:
             raise IndexError(f"row {row} of a store with {self._count} products")
         number, at = divmod(row, _ROWS_PER_BATCH)
-        texts = self._texts.get(number)
-        if texts is None:
-            texts = self._texts[number] = [self._placed(column) for column in self._reader.get_batch(number).columns]
-        return Product(*(self._text(ends[at], ends[at + 1], begin) for ends, begin in texts))
+        try:
+            texts = self._texts.get(number)
+            if texts is None:
+                texts = self._texts[number] = [self._placed(column) for column in self._batch(number).columns]
+            return Product(*(self._text(ends[at], ends[at + 1], begin) for ends, begin in texts))
+        except (pa.ArrowException, OSError, IndexError, ValueError, TypeError) as error:
+            raise IndexDamagedError(f"{self._path}: row {row} is damaged; build the index anew") from error
+
+    def _batch(self, number: int) -> pa.RecordBatch:
+        batch = self._reader.get_batch(number)
+        batch.validate()  # its buffers are as long as it says
+        return batch
 
     def _placed(self, column: Any) -> _Texts:
         _, ends, letters = column.buffers()
-        return _Texts(memoryview(ends).cast("i"), letters.address - self._begin if letters else 0)
+        begin = letters.address - self._begin if letters else 0
+        if not 0 <= begin <= self._size:
+            raise ValueError("a column that does not lie in the file as it is")
+        return _Texts(memoryview(ends).cast("i"), begin)
 
     def _text(self, start: int, stop: int, begin: int) -> str:
+        if not 0 <= start <= stop <= self._size - begin:
+            raise ValueError("a text that does not lie in the file")
         return str(self._file.read_at(stop - start, begin + start), "utf-8") if stop > start else ""
 
     def __iter__(self) -> Iterator[Product]:
@@ -155,7 +170,18 @@ class ProductStore:
     def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The store's record batches, each with the number of its first row."""
         for number in range(self._reader.num_record_batches):
-            yield number * _ROWS_PER_BATCH, self._reader.get_batch(number)
+            yield number * _ROWS_PER_BATCH, self._whole(number)
+
+    def _whole(self, number: int) -> pa.RecordBatch:
+        """A batch of which every text lies where it says, and is UTF-8."""
+        try:
+            batch = self._reader.get_batch(number)
+            batch.validate(full=True)
+        except (pa.ArrowException, OSError) as error:
+            raise IndexDamagedError(
+                f"{self._path}: record batch {number} is damaged ({first_line(error)}); build the index anew"
+            ) from error
+        return batch
 
     def column(self, name: str, start: int, stop: int) -> list[str]:
         """The texts of one column for the rows from `start` up to, not including, `stop`."""
@@ -164,7 +190,7 @@ class ProductStore:
             first = number * _ROWS_PER_BATCH
             if first >= stop:
                 break
-            column = self._reader.get_batch(number).column(name)
+            column = self._whole(number).column(name)
             texts += column[max(start - first, 0) : stop - first].to_pylist()
         return texts
 

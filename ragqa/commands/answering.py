@@ -54,6 +54,12 @@ def add_answering(parser: argparse.ArgumentParser) -> None:
         "--rerank-depth", type=int, metavar="N", help=f"candidates a reranker reads (default: {default.rerank_depth})"
     )
     parser.add_argument("--batch-size", type=int, help=f"prompts read at once (default: {default.batch_size})")
+    parser.add_argument(
+        "--max-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="for one question; what is being written ends then (default: no limit)",
+    )
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:

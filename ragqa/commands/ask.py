@@ -126,6 +126,8 @@ def _print(answer: Answer, chosen: argparse.Namespace) -> None:
         print(textwrap.fill(f"A: {answer.text}", 100, subsequent_indent="   ", break_long_words=False))
     took = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in answer.timings.items())
     print(f"   confidence {answer.confidence:.2f}; {took}")
+    if answer.shortened:
+        print("   shortened: --max-seconds was over")
     print("   sources:" if not answer.abstained else "   these fit:" if answer.several else "   near products:")
     for number, source in enumerate(answer.sources, 1):
         mark = "*" if source.cited else " "

@@ -15,8 +15,9 @@ from typing import Any, Final, Literal
 from ragqa.answerer import Answerer
 from ragqa.evaluation.scores import grounded
 from ragqa.generation.adapter import TEMPLATES, Mode
-from ragqa.generation.generator import Generator, Writing
+from ragqa.generation.generator import Generator
 from ragqa.generation.prompt import PromptBuilder, cut_at_tokens
+from ragqa.generation.sources import Writing
 from ragqa.records import Candidate, Product, Retrieval
 from ragqa.retrieval.retriever import Products
 from ragqa.training.questions import LabelledQuestion

@@ -6,7 +6,6 @@ program's) is asked as the base model is, and writes freely.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from ragqa.errors import ModelError
 from ragqa.folders import readable
 from ragqa.generation.choice import Choice
 from ragqa.generation.prompt import NUMBERED, PromptTemplate
+from ragqa.json_files import UNREADABLE, read_json
 from ragqa.models import DEFAULT_GENERATOR, ModelSource, is_hub_id
-from ragqa.seals import FILES, changed_file, is_sealed
+from ragqa.seals import FILES, changed_file, is_sealed, listed
 from ragqa.settings import AnswerSettings
 
 Mode = Literal["plain", "retrieval"]
@@ -97,7 +97,7 @@ def read_adapter(folder: str | Path) -> Adapter | None:
     if not path.is_file():
         return None
     try:
-        manifest = json.loads(path.read_text("utf-8"))
+        manifest = read_json(path)
         if manifest["kind"] not in ("ragqa adapter", "ragqa merged model"):
             return None
         if manifest["format_version"] != FORMAT_VERSION:
@@ -118,14 +118,11 @@ def read_adapter(folder: str | Path) -> Adapter | None:
             Choice.from_dict(manifest["choice"]),
             manifest["kind"] == "ragqa merged model",
             base,
-            {
-                str(name): {"size": int(f["size"]), "sha256": str(f["sha256"])}
-                for name, f in manifest.get(FILES, {}).items()
-            },
+            listed(manifest.get(FILES, {})),
         )
         fingerprint = TEMPLATES[adapter.mode].fingerprint()
         trained_with, version = manifest["prompt"]["fingerprint"], manifest["prompt"]["version"]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ModelError(f"{path}: not a readable manifest of an adapter; train it anew") from error
     if trained_with != fingerprint:
         raise ModelError(

@@ -39,9 +39,9 @@ class Completions:
         self.url = server.url
         self.model = server.model or self._only_model()
 
-    def call(self) -> Call:
-        """A request whose time begins now."""
-        return self._connection.call()
+    def call(self, until: float | None = None) -> Call:
+        """A request whose time begins now, and ends then at the latest."""
+        return self._connection.call(until)
 
     def complete(self, call: Call, body: Mapping[str, Any]) -> str:
         """The text that goes on from a prompt.
@@ -59,9 +59,9 @@ class Completions:
         asked = {"prompt": prompt, "max_tokens": 1, "temperature": 0.0, "logprobs": self._most}
         return _likeliest(self._completed(call, asked | _IDS).get("logprobs"))
 
-    def stream(self, body: Mapping[str, Any]) -> Generator[str, None, None]:
+    def stream(self, body: Mapping[str, Any], until: float | None = None) -> Generator[str, None, None]:
         """`complete`, as the text comes; once this is closed the server hears that nobody listens any more."""
-        call, given, attempt = self.call(), False, 0
+        call, given, attempt = self.call(until), False, 0
         while True:
             asked = self._asked(body) | {"stream": True}
             try:
@@ -146,7 +146,8 @@ class Completions:
             raise ServerError(f"{where}: its answer has no choices; {_EXPECTED}")
         if not isinstance(choices[0].get("text"), str):
             raise ServerError(f"{where}: the text of its answer is none; {_EXPECTED}")
-        return choices[0]
+        # JSON can say lone surrogates, which nothing later can write.
+        return choices[0] | {"text": choices[0]["text"].encode("utf-8", "replace").decode("utf-8")}
 
     def _pieces(self, call: Call, asked: Mapping[str, Any]) -> Generator[str, None, None]:
         """The pieces of one attempt, none of them empty."""

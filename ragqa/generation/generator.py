@@ -8,8 +8,8 @@ fine-tuned still "corrects" a word in one answer of eight. So extractive is the 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ragqa.errors import ModelError
@@ -18,11 +18,11 @@ from ragqa.generation.caches import can_roll_back
 from ragqa.generation.choice import Choice, number_tokens
 from ragqa.generation.decode import Answering, Decoder
 from ragqa.generation.drafts import Drafter
+from ragqa.generation.limits import check_time, is_over
 from ragqa.generation.pieces import Pieces
 from ragqa.generation.prefixes import Prefixes
 from ragqa.generation.prompt import Prompt, cut_at_tokens
-from ragqa.generation.sources import Written
-from ragqa.generation.verify import Sampling
+from ragqa.generation.sources import Writing, Written
 from ragqa.models.llama import LlamaReader
 from ragqa.records import Retrieval
 
@@ -31,23 +31,6 @@ if TYPE_CHECKING:
 
 # Bytes of what was read of prompts that are kept for those that begin alike.
 _PREFIXES: Final = 128 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """How answers are written freely.
-
-    Attributes:
-        max_new_tokens: upper limit for an answer, its end included.
-        sampling: how tokens are drawn; None is greedy.
-        stop: strings that end an answer; they are no part of it.
-        drafted: whether drafts are read; without, each token takes a pass.
-    """
-
-    max_new_tokens: int
-    sampling: Sampling | None = None
-    stop: tuple[str, ...] = ()
-    drafted: bool = True
 
 
 class Generator:
@@ -79,7 +62,12 @@ class Generator:
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     def free(self, prompts: Sequence[Prompt], writing: Writing, found: Sequence[Retrieval] = ()) -> list[Written]:
-        """Written answers for a batch of prompts; an adapter's source is chosen first, as in `extractive`."""
+        """Written answers for a batch of prompts; an adapter's source is chosen first, as in `extractive`.
+
+        Raises:
+            TimeLimitError: the time was over before there was anything of one of them.
+        """
+        check_time(writing.until)
         decoder = self._drafting(prompts, writing)
         if decoder is None:
             return self._plainly(prompts, writing, found)
@@ -89,7 +77,11 @@ class Generator:
         by_answering = {id(answer.answering): answer for answer in answers}
         for answering in decoder.write([answer.answering for answer in answers], writing.sampling):
             by_answering[id(answering)].grown()
+            if is_over(writing.until):
+                break
         for answer in answers:
+            if not answer.answering.tokens:
+                check_time(writing.until)
             answer.pieces.close()
         return [answer.written() for answer in answers]
 
@@ -104,6 +96,7 @@ class Generator:
             prompt, writing, found: see `free`.
             least: where the choice of the source is less sure than this, no text is written.
         """
+        check_time(writing.until)
         decoder = self._drafting([prompt], writing)
         if decoder is None:
             written = self._plainly([prompt], writing, [found] if found else [])[0]
@@ -118,12 +111,19 @@ class Generator:
                 answering.done = True
             elif piece:
                 yield piece
+            if is_over(writing.until):
+                break
         if (answer.confidence is None or answer.confidence >= least) and (piece := answer.pieces.close()):
             yield piece
         yield answer.written()
 
     def extractive(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, found: Sequence[Retrieval] = (), scored: bool = False
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        found: Sequence[Retrieval] = (),
+        scored: bool = False,
+        until: float | None = None,  # noqa: ARG002  (one pass is not broken off)
     ) -> list[Written]:
         """For each prompt the chosen candidate's description, at most `max_new_tokens` tokens of it.
 
@@ -132,6 +132,7 @@ class Generator:
             max_new_tokens: of the text.
             found: what was found with each prompt, for an adapter's choice.
             scored: read the text, too, for its tokens' probabilities.
+            until: see `Writing`.
         """
         chosen: list[tuple[int, float | None]]
         if self.choice:
@@ -239,14 +240,18 @@ class Generator:
             if writing.sampling is not None:
                 torch.manual_seed(writing.sampling.seed)
             most = writing.max_new_tokens + (_BESIDE if any(starts) else 0)
+            if writing.until is not None:
+                drawn["max_time"] = max(writing.until - time.monotonic(), 0.0)
             out = self.model.generate(**inputs, max_new_tokens=most, **drawn)[:, begun:]
+        late = is_over(writing.until) and out.shape[1] < most
         written = []
         for row, (start, (i, sure)) in enumerate(zip(starts, chosen, strict=True)):
             tokens = out[row].tolist()
             pieces = Pieces(self.tokenizer, "]" if start else "", writing.stop)
             pieces.add(tokens, [0.0] * len(tokens))
             pieces.close()
-            written.append(Written(pieces.text, i, sure, tokens=(*start, *tokens), passes=len(tokens)))
+            cut = late and not set(tokens) & {*self._ends}
+            written.append(Written(pieces.text, i, sure, tokens=(*start, *tokens), passes=len(tokens), shortened=cut))
         return written
 
     def _batch(self, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -319,6 +324,7 @@ class _Answer:
             passes=answering.passes,
             drafted=answering.drafted,
             kept=answering.kept,
+            shortened=not answering.done,
         )
 
     def _first(self, logits: torch.Tensor) -> int:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from ragqa.errors import ModelError
+from ragqa.generation.markers import Markers
 from ragqa.records import Candidate, Question
 
 _SYSTEM: Final = (
@@ -93,8 +95,10 @@ class PromptBuilder:
         self.tokenizer = tokenizer
         self.template = template or PromptTemplate()
         self.max_tokens = max_tokens
-        tokens = {str(token).strip() for token in (*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens)}
-        self._control = sorted((token for token in tokens if len(token) > 1), key=lambda token: (-len(token), token))
+        self._markers = Markers(tokenizer)
+        # Of white space, which some have as tokens, there is as much as the texts need.
+        self._added = frozenset(id_ for token, id_ in tokenizer.get_added_vocab().items() if len(token.strip()) > 1)
+        self._layouts: dict[int, int] = {}
 
     def build(self, question: Question, candidates: Sequence[Candidate]) -> Prompt:
         """The prompt for a question; with no candidates, one without context.
@@ -106,10 +110,23 @@ class PromptBuilder:
         Raises:
             ModelError: `max_tokens` has no room for the instructions and a few words.
         """
+        prompt = self._built(question, candidates, self.neutral)
+        if self._control_tokens(prompt.ids) != self._layout(len(prompt.shown)):
+            # A normaliser of its own kind has made control tokens of what was broken up: without signs there are none.
+            prompt = self._built(question, candidates, _letters)
+            if self._control_tokens(prompt.ids) != self._layout(len(prompt.shown)):
+                raise ModelError(
+                    f"{self.tokenizer.name_or_path}: its tokenizer finds control tokens in the plain words of this "
+                    "prompt; choose another generator"
+                )
+        return prompt
+
+    def _built(self, question: Question, candidates: Sequence[Candidate], clean: Callable[[str], str]) -> Prompt:
+        """The prompt, of texts that were made harmless."""
         chosen = list(candidates)
         cap = max([len(question.text), *(len(c.product.title) for c in chosen)])
         while True:
-            bare = self._tokens(self._render(question, [(c.product.title, "") for c in chosen], cap))
+            bare = self._tokens(self._render(question, [(c.product.title, "") for c in chosen], cap, clean))
             room = self.max_tokens - len(bare)
             if room >= 16 * len(chosen):
                 break
@@ -125,28 +142,40 @@ class PromptBuilder:
         shown = [
             Shown(candidate, description)
             for candidate, description in zip(
-                chosen, self._fit([self.neutral(c.product.description) for c in chosen], room), strict=True
+                chosen, self._fit([clean(c.product.description) for c in chosen], room), strict=True
             )
         ]
-        text = self._render(question, [(s.candidate.product.title, s.description) for s in shown], cap)
+        text = self._render(question, [(s.candidate.product.title, s.description) for s in shown], cap, clean)
         return Prompt(text, tuple(self._tokens(text)), tuple(shown))
 
     def neutral(self, text: str) -> str:
-        """`text` with the model's control tokens broken up by a blank, so that they are read as text."""
-        # Breaking one token up may leave another: each pass parts two visible characters, so the passes end.
-        while found := next((token for token in self._control if token in text), None):
-            text = text.replace(found, f"{found[0]} {found[1:]}")
-        return text
+        """`text` on one line, with the model's control tokens broken up, so that they are read as text.
 
-    def _render(self, question: Question, entries: Sequence[tuple[str, str]], cap: int) -> str:
+        A line break could begin an entry or a question of its own; cleaned catalogues have none.
+        """
+        return self._markers.broken(" ".join(text.split()))
+
+    def _control_tokens(self, ids: Sequence[int]) -> int:
+        return sum(token in self._added for token in ids)
+
+    def _layout(self, entries: int) -> int:
+        """How many control tokens a prompt with so many entries has of its own."""
+        if entries not in self._layouts:
+            asked = self._render(Question("a", "a", ("a",), "en"), [("a", "a")] * entries, 1, str)
+            self._layouts[entries] = self._control_tokens(self._tokens(asked))
+        return self._layouts[entries]
+
+    def _render(
+        self, question: Question, entries: Sequence[tuple[str, str]], cap: int, clean: Callable[[str], str]
+    ) -> str:
         """The whole prompt; titles, question and subject have at most `cap` characters of their own."""
         template = self.template
         parts = [
-            _fill(template.entry, number=str(number), title=self.neutral(title[:cap]), description=description)
+            _fill(template.entry, number=str(number), title=clean(title[:cap]), description=description)
             for number, (title, description) in reversed([*enumerate(entries, 1)])
         ]
-        parts.append(_fill(template.question, question=self.neutral(question.text[:cap])))
-        answer = _fill(template.answer, subject=self.neutral(question.subject[:cap]))
+        parts.append(_fill(template.question, question=clean(question.text[:cap])))
+        answer = _fill(template.answer, subject=clean(question.subject[:cap]))
         return self._chat(template.system, "\n\n".join(parts)) + answer
 
     def _chat(self, system: str, user: str) -> str:
@@ -186,6 +215,11 @@ class PromptBuilder:
                 fitted[i] = cut_at_sentence(descriptions[i], end)
             left -= min(len(offsets[i]), share)
         return fitted
+
+
+def _letters(text: str) -> str:
+    """The words of a text alone."""
+    return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text)))
 
 
 def _fill(template: str, **values: str) -> str:

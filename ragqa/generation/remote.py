@@ -11,6 +11,7 @@ out, since many that have such a token (SmolLM2's, Qwen's) put it nowhere themse
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,11 +24,11 @@ from ragqa.errors import ModelError, ServerError
 from ragqa.generation import sources
 from ragqa.generation.choice import Choice
 from ragqa.generation.completions import Completions
-from ragqa.generation.generator import Writing
+from ragqa.generation.limits import asking_server, is_over
 from ragqa.generation.pieces import Pieces
 from ragqa.generation.prompt import Prompt, cut_at_tokens
 from ragqa.generation.server import Call, Server
-from ragqa.generation.sources import Written
+from ragqa.generation.sources import Writing, Written
 from ragqa.progress import say
 from ragqa.records import Retrieval
 
@@ -80,10 +81,10 @@ class RemoteGenerator:
         """
         chosen: list[tuple[int | None, float | None]] = [(None, None)] * len(prompts)
         if self.choice and found:
-            chosen = [*self._chosen(prompts, found)]
+            chosen = [*self._chosen(prompts, found, writing.until)]
         bodies = [self._body(prompt, writing, i) for prompt, (i, _) in zip(prompts, chosen, strict=True)]
         written = []
-        for told, (i, sure) in zip(self._each(self._completions.complete, bodies), chosen, strict=True):
+        for told, (i, sure) in zip(self._each(self._completions.complete, bodies, writing.until), chosen, strict=True):
             text = self._text(writing)
             text.take(told)
             written.append(Written(text.text, i, sure))
@@ -95,18 +96,24 @@ class RemoteGenerator:
         """See `Generator.stream`; once it is closed the server writes no more."""
         chosen, sure = None, None
         if self.choice and found is not None:
-            chosen, sure = self._chosen([prompt], [found])[0]
-        text = self._text(writing)
+            chosen, sure = self._chosen([prompt], [found], writing.until)[0]
+        text, shortened = self._text(writing), False
         if sure is None or sure >= least:
-            with closing(self._completions.stream(self._body(prompt, writing, chosen))) as told:
-                for part in told:
-                    if piece := text.take(part):
-                        yield piece
-                    if text.stopped:
-                        break
+            told = self._completions.stream(self._body(prompt, writing, chosen), writing.until)
+            with closing(told), asking_server(writing.until):
+                try:
+                    for part in told:
+                        if piece := text.take(part):
+                            yield piece
+                        if text.stopped:
+                            break
+                except ServerError:
+                    shortened = bool(text.text) and is_over(writing.until)
+                    if not shortened:
+                        raise
             if piece := text.close():
                 yield piece
-        yield Written(text.text, chosen, sure)
+        yield Written(text.text, chosen, sure, shortened=shortened)
 
     def extractive(
         self,
@@ -114,10 +121,11 @@ class RemoteGenerator:
         max_new_tokens: int,
         found: Sequence[Retrieval] = (),
         scored: bool = False,  # noqa: ARG002  (as the local generator's)
+        until: float | None = None,
     ) -> list[Written]:
         """See `Generator.extractive`. No text is scored: servers tell the probabilities of what they write themselves."""
         written = []
-        for prompt, (i, sure) in zip(prompts, self._chosen(prompts, found), strict=True):
+        for prompt, (i, sure) in zip(prompts, self._chosen(prompts, found, until), strict=True):
             text = prompt.shown[i].candidate.product.description
             written.append(Written(cut_at_tokens(self.tokenizer, text, max_new_tokens), i, sure))
         return written
@@ -126,9 +134,11 @@ class RemoteGenerator:
         """See `sources.number_log_probs`; a number that the server does not tell of is a little less likely than all told."""
         return sources.number_log_probs(prompts, self.tokenizer, self._first_log_probs)
 
-    def _chosen(self, prompts: Sequence[Prompt], found: Sequence[Retrieval]) -> list[tuple[int, float | None]]:
+    def _chosen(
+        self, prompts: Sequence[Prompt], found: Sequence[Retrieval], until: float | None = None
+    ) -> list[tuple[int, float | None]]:
         """The source of each prompt and its probability; without the model's word where the server does not tell it."""
-        first: sources.FirstLogProbs = self._first_log_probs
+        first: sources.FirstLogProbs = functools.partial(self._first_log_probs, until=until)
         if self._tells is not False:
             try:
                 return self._chosen_by(first, prompts, found)
@@ -148,8 +158,10 @@ class RemoteGenerator:
             return sources.choose_numbers(prompts, found, self.choice, self.tokenizer, first)
         return [(i, None) for i in sources.choose_first(prompts, self.tokenizer, first)]
 
-    def _first_log_probs(self, prompts: Sequence[Prompt], wanted: Sequence[Sequence[int]]) -> list[list[float]]:
-        told = self._each(self._completions.likeliest, [self._sent(prompt) for prompt in prompts])
+    def _first_log_probs(
+        self, prompts: Sequence[Prompt], wanted: Sequence[Sequence[int]], until: float | None = None
+    ) -> list[list[float]]:
+        told = self._each(self._completions.likeliest, [self._sent(prompt) for prompt in prompts], until)
         if not any(told) and not self._tells:
             raise _UntoldError(f"{self._completions.url}: tells no log-probabilities of {self._completions.model}")
         self._tells = True
@@ -185,15 +197,23 @@ class RemoteGenerator:
     def _text(self, writing: Writing) -> Pieces:
         return Pieces(self.tokenizer, "]" if self.choice else "", writing.stop)
 
-    def _each(self, ask: Callable[[Call, _Asked], _Told], asked: Sequence[_Asked]) -> list[_Told]:
+    def _each(
+        self, ask: Callable[[Call, _Asked], _Told], asked: Sequence[_Asked], until: float | None = None
+    ) -> list[_Told]:
         """What is answered to each, in order, several being asked at once; none goes on where one fails."""
+        with asking_server(until):
+            return self._each_by(ask, asked, until)
+
+    def _each_by(
+        self, ask: Callable[[Call, _Asked], _Told], asked: Sequence[_Asked], until: float | None
+    ) -> list[_Told]:
         if len(asked) == 1:
-            return [ask(self._completions.call(), asked[0])]
+            return [ask(self._completions.call(until), asked[0])]
         calls: list[Call] = []
         ended = threading.Event()
 
         def one(what: _Asked) -> _Told:
-            calls.append(call := self._completions.call())
+            calls.append(call := self._completions.call(until))
             if ended.is_set():
                 call.end()
             return ask(call, what)

@@ -7,6 +7,7 @@ says is bounded in time and size.
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import socket
@@ -114,17 +115,22 @@ class Call:
     """One request with all its attempts: how long it may take, and a way to end it from another thread.
 
     httpx2 limits each read alone: a server that sends a byte a second would hold a request for ever.
+
+    Args:
+        seconds: from now.
+        most: when it ends whatever else is allowed, by `time.monotonic`; None for no such time.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, most: float | None = None) -> None:
         self._until = time.monotonic() + seconds
+        self._most = math.inf if most is None else most
         self._socket: socket.socket | None = None
         self._ended = threading.Event()
 
     @property
     def left(self) -> float:
         """Seconds; 0 where it was ended."""
-        return 0.0 if self._ended.is_set() else max(self._until - time.monotonic(), 0.0)
+        return 0.0 if self._ended.is_set() else max(min(self._until, self._most) - time.monotonic(), 0.0)
 
     def allow(self, seconds: float) -> None:
         """So much time is left, counted from now."""
@@ -192,9 +198,9 @@ class Connection:
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
         )
 
-    def call(self) -> Call:
-        """A request whose time begins now."""
-        return Call(_WHOLE * self.server.timeout)
+    def call(self, until: float | None = None) -> Call:
+        """A request whose time begins now, and ends then at the latest."""
+        return Call(_WHOLE * self.server.timeout, until)
 
     def whole(self, call: Call, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The JSON that is answered to a POST request with a JSON body, or to a GET request without one.

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ragqa.generation.choice import Choice, eligible, number_tokens
 from ragqa.generation.prompt import Prompt, Shown
+from ragqa.generation.verify import Sampling
 from ragqa.records import Retrieval
 
 # How many nats of the model's preference one unit of retrieval score outweighs. Measured with the untrained
@@ -18,6 +19,25 @@ _SCORE_WEIGHT: Final = 20.0
 
 # Prompts, and for each some tokens -> for each the log-probabilities that the answer begins with these, of all tokens'.
 FirstLogProbs = Callable[[Sequence[Prompt], Sequence[Sequence[int]]], Sequence[Sequence[float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How answers are written freely.
+
+    Attributes:
+        max_new_tokens: upper limit for an answer, its end included.
+        sampling: how tokens are drawn; None is greedy.
+        stop: strings that end an answer; they are no part of it.
+        drafted: whether drafts are read; without, each token takes a pass.
+        until: when the time for it is over, by `time.monotonic`; None for never. A pass that was begun is not broken off.
+    """
+
+    max_new_tokens: int
+    sampling: Sampling | None = None
+    stop: tuple[str, ...] = ()
+    drafted: bool = True
+    until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +53,7 @@ class Written:
         tokens: what the model wrote, its number and end included.
         passes: of the model that it took.
         drafted, kept: tokens of drafts that it read, and those that were right.
+        shortened: the time was over before the text was at its end.
     """
 
     text: str
@@ -43,6 +64,7 @@ class Written:
     passes: int = 0
     drafted: int = 0
     kept: int = 0
+    shortened: bool = False
 
 
 def copied(found: Retrieval, count: int, choice: Choice | None) -> tuple[Prompt, Written]:

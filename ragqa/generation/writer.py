@@ -8,15 +8,18 @@ from typing import Final
 from ragqa.errors import ModelError
 from ragqa.generation.adapter import Adapter
 from ragqa.generation.choice import MOST, Choice, eligible
-from ragqa.generation.generator import Generator, Writing
+from ragqa.generation.generator import Generator
+from ragqa.generation.limits import check_time
 from ragqa.generation.prompt import Prompt, PromptBuilder
-from ragqa.generation.sources import Written, copied
+from ragqa.generation.sources import Writing, Written, copied
 from ragqa.generation.verify import Sampling
 from ragqa.records import Retrieval
 from ragqa.settings import AnswerSettings
 
 # Tokens that a prompt needs at least.
 _LEAST_PROMPT: Final = 64
+# Tokens of a batch, answers included. Keys and values of SmolLM2-135M take 23 kB a token in 16 bits, 1.5 GB of so many.
+_MOST_TOKENS: Final = 65_536
 
 
 class Writer:
@@ -52,7 +55,11 @@ class Writer:
         return use.decoding != "copy" and (self.is_free(use) or use.probabilities or not settled)
 
     def write(
-        self, generator: Callable[[], Generator], found: Sequence[Retrieval], use: AnswerSettings
+        self,
+        generator: Callable[[], Generator],
+        found: Sequence[Retrieval],
+        use: AnswerSettings,
+        until: float | None = None,
     ) -> list[tuple[Prompt, Written]]:
         """Prompts and answers, in order; computed in batches of like length.
 
@@ -60,6 +67,10 @@ class Writer:
             generator: loads it; not called where nothing needs it.
             found: for each question.
             use: how it is answered.
+            until: when the time is over, by `time.monotonic`; None for never.
+
+        Raises:
+            TimeLimitError: it was over before there was anything of one of them.
         """
         if not found:
             return []
@@ -69,22 +80,22 @@ class Writer:
         prompts = self.prompts(model, found, use)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
         answers: dict[int, Written] = {}
-        for start in range(0, len(order), use.batch_size):
-            rows = order[start : start + use.batch_size]
+        for rows in _batches(order, [len(prompt.ids) + use.max_new_tokens for prompt in prompts], use.batch_size):
             few, asked = [prompts[i] for i in rows], [found[i] for i in rows]
+            check_time(until)
             if self.is_free(use):
-                written = model.free(few, _writing(use), asked)
+                written = model.free(few, _writing(use, until), asked)
             else:
-                written = model.extractive(few, use.max_new_tokens, asked, use.probabilities)
+                written = model.extractive(few, use.max_new_tokens, asked, use.probabilities, until)
             answers |= zip(rows, written, strict=True)
         return [(prompt, answers[i]) for i, prompt in enumerate(prompts)]
 
     def stream(
-        self, generator: Generator, found: Retrieval, use: AnswerSettings, least: float
+        self, generator: Generator, found: Retrieval, use: AnswerSettings, least: float, until: float | None = None
     ) -> Iterator[str | tuple[Prompt, Written]]:
         """The text of one free answer in pieces, then what `write` gives; no text where its source is less sure than `least`."""
         prompt = self.prompts(generator, [found], use)[0]
-        for piece in generator.stream(prompt, _writing(use), found, least):
+        for piece in generator.stream(prompt, _writing(use, until), found, least):
             yield (prompt, piece) if isinstance(piece, Written) else piece
 
     @property
@@ -116,6 +127,17 @@ class Writer:
         return PromptBuilder(generator.tokenizer, template, max_tokens=limit)
 
 
-def _writing(use: AnswerSettings) -> Writing:
+def _batches(order: Sequence[int], tokens: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Answers to be computed together, of ascending length: at most so many, and no more tokens than memory is meant for."""
+    rows: list[int] = []
+    for row in order:
+        if rows and (len(rows) == most or tokens[row] * (len(rows) + 1) > _MOST_TOKENS):
+            yield rows
+            rows = []
+        rows.append(row)
+    yield rows
+
+
+def _writing(use: AnswerSettings, until: float | None) -> Writing:
     sampling = Sampling(use.temperature, use.seed) if use.temperature else None
-    return Writing(use.max_new_tokens, sampling, use.stop, use.drafted)
+    return Writing(use.max_new_tokens, sampling, use.stop, use.drafted, until)

@@ -20,6 +20,7 @@ from ragqa.files import ends_sha256, replacing, storage_errors, sync_folder, try
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
 _SHA256_LENGTH: Final = 64
+_LONGEST: Final = 1024  # bytes of the pointer that are read
 
 
 class Live(NamedTuple):
@@ -72,7 +73,8 @@ def read_current(path: Path) -> Live:
     if not path.is_dir():
         raise IndexNotFoundError(f"{path}: no such index; {build}")
     try:
-        words = (path / CURRENT).read_text("utf-8").split()
+        with (path / CURRENT).open("rb") as file:
+            words = file.read(_LONGEST).decode("utf-8").split()
     except (OSError, UnicodeDecodeError):
         hint = (
             "its build was not finished; run the same build_index command again"
@@ -119,7 +121,7 @@ def write_current(path: Path, generation: str, manifest_sha256: str) -> None:
 
 
 def _is_generation(name: str) -> bool:
-    return len(name) >= 7 and name[0] == "g" and name[1:].isascii() and name[1:].isdigit()
+    return 7 <= len(name) <= 100 and name[0] == "g" and name[1:].isascii() and name[1:].isdigit()
 
 
 def next_generation(path: Path) -> Path:

@@ -25,7 +25,6 @@ a reader sees the old index or the new one, whole (see `ragqa.index.generations`
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from ragqa.catalogue.store import ProductStore
 from ragqa.errors import IndexDamagedError, IndexMismatchError
 from ragqa.files import ends_sha256, sha256_of
 from ragqa.index.generations import MANIFEST, Hold, hold_live
+from ragqa.json_files import UNREADABLE, read_json
 from ragqa.retrieval import lexical
 from ragqa.retrieval.confidence import Confidence
 from ragqa.retrieval.dense import DenseIndex
@@ -92,7 +92,7 @@ def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:
     Args:
         path: the index folder.
         verify: "sizes" compares the sizes and both ends of all parts with the manifest; "full" their SHA-256 as well;
-            "auto" is full below 2 GB.
+            "auto" is full below 2 GB, and above it checks the SHA-256 of the vectors alone, which FAISS would trust.
 
     Raises:
         IndexNotFoundError: there is no finished index.
@@ -119,8 +119,8 @@ def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:
             f"against {manifest['dimension']}); build the index anew"
         )
     try:
-        confidence = Confidence.from_dict(json.loads((folder / CONFIDENCE).read_text("utf-8")))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        confidence = Confidence.from_dict(read_json(folder / CONFIDENCE))
+    except UNREADABLE as error:
         raise IndexDamagedError(f"{folder / CONFIDENCE}: not readable; build the index anew") from error
     return ProductIndex(folder, manifest, store, dense, titles, words, confidence, hold)
 
@@ -138,17 +138,16 @@ def read_manifest(folder: Path, sha256: str | None = None) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        written = path.read_bytes()
-        manifest = json.loads(written)
+        manifest = read_json(path)
         version = manifest["format_version"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except UNREADABLE as error:
         raise IndexDamagedError(f"{path}: not a readable manifest; build the index anew") from error
     if version != FORMAT_VERSION:
         raise IndexMismatchError(
             f"{folder.parent}: index format {version!r}, this ragqa reads format {FORMAT_VERSION}; build it anew: "
             f"python -m ragqa.build_index CATALOGUE --out {folder.parent}"
         )
-    if sha256 is not None and hashlib.sha256(written).hexdigest() != sha256:
+    if sha256 is not None and sha256_of(path) != sha256:
         raise IndexDamagedError(f"{path}: changed since it was written; build the index anew")
     wanted = {"parts": dict, "count": int, "dimension": int, "embedder": dict, "dense": dict}
     wrong = [name for name, kind in wanted.items() if not isinstance(manifest.get(name), kind)]
@@ -190,10 +189,11 @@ def check_parts(folder: Path, parts: Mapping[str, Any], verify: Verify) -> None:
             )
         if parts[name].get("ends_sha256", ends := ends_sha256(path)) != ends:
             raise IndexDamagedError(f"{path}: {_CHANGED}")
-    if verify == "sizes" or (verify == "auto" and sum(parts[name]["size"] for name in PARTS) >= _FULL_BELOW):
-        return
+    large = verify == "auto" and sum(parts[name]["size"] for name in PARTS) >= _FULL_BELOW
+    # What FAISS reads it trusts.
+    checked = () if verify == "sizes" else (VECTORS,) if large else PARTS
     with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda name: sha256_of(folder / name), PARTS)
-        for name, sha256 in zip(PARTS, found, strict=True):
+        found = pool.map(lambda name: sha256_of(folder / name), checked)
+        for name, sha256 in zip(checked, found, strict=True):
             if sha256 != parts[name]["sha256"]:
                 raise IndexDamagedError(f"{folder / name}: {_CHANGED}")

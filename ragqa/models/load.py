@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ragqa.errors import ModelError, first_line
 from ragqa.folders import readable
+from ragqa.json_files import UNREADABLE, read_json
 from ragqa.models.device import choose_device, choose_dtype
 from ragqa.models.packaged import DEFAULT_EMBEDDER, DEFAULT_GENERATOR, PACKAGED, in_package
 from ragqa.models.source import ModelSource, in_folder, is_hub_id, on_hub, quiet
+from ragqa.models.trust import NO_CODE, check_modules
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -31,14 +32,17 @@ def find_model(name: str, weights: bool = True) -> ModelSource:
         weights: without, they are neither looked for nor fetched: tokenizer and configuration will do.
 
     Raises:
-        ModelError: there is no such model, or it cannot be reached.
+        ModelError: there is no such model, it cannot be reached, or it wants code to be run.
     """
+    found: ModelSource | str
     if name and readable(Path(name)).is_dir():
-        return in_folder(name, weights)
-    if not is_hub_id(name):
+        found = in_folder(name, weights)
+    elif is_hub_id(name):
+        found = on_hub(name, weights)
+    else:
         raise ModelError(f"{name}: no such folder; a model is a local folder or a Hub id such as {DEFAULT_EMBEDDER}")
-    found = on_hub(name, weights)
     if isinstance(found, ModelSource):
+        check_modules(found.folder, name)
         return found
     packaged = PACKAGED.get(name)
     if packaged is None:
@@ -70,7 +74,7 @@ def load_embedder(
             model = SentenceTransformer(
                 str(source.folder),
                 device=place,
-                local_files_only=True,
+                **NO_CODE,
                 model_kwargs={"dtype": torch.float32, "use_safetensors": True},
             )
             if number_format != torch.float32:
@@ -97,7 +101,7 @@ def load_reranker(name: str, device: str = "auto", dtype: str = "auto") -> tuple
             model = CrossEncoder(
                 str(source.folder),
                 device=place,
-                local_files_only=True,
+                **NO_CODE,
                 model_kwargs={"dtype": number_format, "use_safetensors": True},
             )
     except Exception as error:  # a hostile or broken folder raises anything
@@ -115,8 +119,8 @@ def _check_cross_encoder(source: ModelSource) -> None:
     kinds = []
     for file, field in (("config_sentence_transformers.json", "model_type"), ("config.json", "architectures")):
         try:
-            kinds.append(json.loads((source.folder / file).read_text("utf-8"))[field])
-        except (OSError, ValueError, TypeError, KeyError):
+            kinds.append(read_json(source.folder / file)[field])
+        except UNREADABLE:
             kinds.append(None)
     made, architectures = kinds
     classifies = isinstance(architectures, list) and any("ForSequenceClassification" in str(a) for a in architectures)
@@ -146,11 +150,9 @@ def load_generator(
 
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
+            config = AutoConfig.from_pretrained(source.folder, **NO_CODE)
             kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-            model: Any = kind.from_pretrained(
-                source.folder, local_files_only=True, dtype=number_format, use_safetensors=True
-            )
+            model: Any = kind.from_pretrained(source.folder, **NO_CODE, dtype=number_format, use_safetensors=True)
             if adapter is not None:
                 from peft import PeftModel
 
@@ -203,7 +205,7 @@ def load_configuration(source: ModelSource) -> PretrainedConfig:
 
     try:
         with quiet():
-            configuration: PretrainedConfig = AutoConfig.from_pretrained(source.folder, local_files_only=True)
+            configuration: PretrainedConfig = AutoConfig.from_pretrained(source.folder, **NO_CODE)
     except Exception as error:  # a hostile or broken folder raises anything
         raise ModelError(f"{source.name}: cannot be loaded as a language model ({first_line(error)})") from error
     return configuration
@@ -215,8 +217,8 @@ def _tokenizer_class(folder: Path) -> Any:
     `AutoTokenizer` comes to the same, but imports the models' code first, which takes 1.5 s.
     """
     said = None
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        said = json.loads((folder / "tokenizer_config.json").read_text("utf-8")).get("tokenizer_class")
+    with contextlib.suppress(*UNREADABLE):
+        said = read_json(folder / "tokenizer_config.json").get("tokenizer_class")
     if said in ("TokenizersBackend", "PreTrainedTokenizerFast") and (folder / "tokenizer.json").is_file():
         from transformers import PreTrainedTokenizerFast
 
@@ -235,7 +237,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     try:
         with quiet():
             tokenizer: PreTrainedTokenizerBase = _tokenizer_class(source.folder).from_pretrained(
-                source.folder, local_files_only=True
+                source.folder, **NO_CODE
             )
     except Exception as error:  # a hostile or broken folder raises anything
         raise ModelError(f"{source.name}: cannot be loaded as a language model ({first_line(error)})") from error

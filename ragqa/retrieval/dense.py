@@ -7,6 +7,7 @@ import functools
 import importlib.metadata
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,8 @@ from ragqa.retrieval.embed import Vectors
 from ragqa.retrieval.gpu import to_gpu
 
 _BLOCK: Final = 8192
+# The limits of what FAISS reads are the whole process's.
+_READING: Final = threading.Lock()
 # A graph of up to so many vectors is always made by one thread: a minute at most, and the same graph each time.
 _FEW: Final = 20_000
 
@@ -97,14 +100,22 @@ class DenseIndex:
     def load(cls, path: Path, parameters: str = "") -> DenseIndex:
         """Map an index written by `save`. Its hash must have been checked before: FAISS trusts the file.
 
+        What it reads is held to what so many bytes can hold.
+
         Raises:
-            IndexDamagedError: FAISS cannot read it, or it has no such parameters.
+            IndexDamagedError: FAISS cannot read it, it says that it has more than is there, or has no such parameters.
         """
         faiss = import_faiss()
+        damaged = f"{path}: not a whole FAISS index; build the index anew"
+        size = path.stat().st_size
         try:
-            dense = cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), parameters)
-        except RuntimeError as error:
-            raise IndexDamagedError(f"{path}: not a whole FAISS index; build the index anew") from error
+            with _bounded(faiss, size):
+                index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            if not _plausible(faiss, index, size):
+                raise IndexDamagedError(damaged)
+            dense = cls(index, parameters)
+        except (RuntimeError, MemoryError) as error:
+            raise IndexDamagedError(damaged) from error
         dense._path = path
         return dense
 
@@ -180,6 +191,40 @@ class DenseIndex:
             if len(vectors):
                 index.add(vectors)
         return DenseIndex(index, self.parameters)
+
+
+@contextlib.contextmanager
+def _bounded(faiss: Any, size: int) -> Iterator[None]:
+    """Within, FAISS allocates for no part of a file more than the file has, and repeats nothing more often."""
+    limits = {"loop": size, "vector_byte": size}
+    with _READING:
+        kept = {name: getattr(faiss, f"get_deserialization_{name}_limit", int)() for name in limits}
+        try:
+            for name, most in limits.items():
+                _limit(faiss, name, most)
+            yield
+        finally:
+            for name, most in kept.items():
+                _limit(faiss, name, most)
+
+
+def _limit(faiss: Any, name: str, most: int) -> None:
+    change = getattr(faiss, f"set_deserialization_{name}_limit", None)  # FAISS has them since 1.14
+    if change is not None:
+        change(most)
+
+
+def _plausible(faiss: Any, index: Any, size: int) -> bool:
+    """Whether so many bytes can hold what an index says it has."""
+    part = faiss.downcast_index(index)
+    code = getattr(part, "code_size", 0) if isinstance(part, faiss.IndexFlatCodes | faiss.IndexIVF) else 0
+    lists = faiss.try_extract_index_ivf(index)
+    return bool(
+        index.d > 0
+        and 0 <= index.ntotal <= size
+        and 0 <= code * index.ntotal <= size
+        and (lists is None or 0 < lists.nlist <= size)
+    )
 
 
 def repeatable(count: int, deterministic: bool) -> bool:

@@ -27,6 +27,7 @@ import xxhash
 from ragqa.errors import IndexDamagedError
 from ragqa.files import HashingFile, storage_errors
 from ragqa.retrieval.rows import GONE, new_rows
+from ragqa.retrieval.text import LONGEST_KEPT
 
 K1: Final = 1.5
 B: Final = 0.75
@@ -45,10 +46,16 @@ Counts = npt.NDArray[np.uint8]
 Pairs = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 
-@functools.lru_cache(maxsize=1 << 17)
 def term_hash(term: str) -> int:
     """64-bit hash of a term."""
+    return _known_hash(term) if len(term) <= LONGEST_KEPT else _hash(term)
+
+
+def _hash(term: str) -> int:
     return xxhash.xxh3_64_intdigest(term.encode("utf-8", "surrogatepass"))
+
+
+_known_hash = functools.lru_cache(maxsize=1 << 17)(_hash)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,15 @@ Only the subject is compared with titles, so that the frame, in whatever languag
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
-from ragqa.errors import QuestionError
+from ragqa.errors import InputError, QuestionError
 from ragqa.records import Language, Question
+
+# Of one `ask_many`, and of those worked on at once.
+_MOST_QUESTIONS: Final = 100_000
+_AT_ONCE: Final = 512
 
 # Greetings and courtesies, as many as there are, then at most one frame: what follows a frame is the
 # subject, even where it looks like a frame again ("What is the description of What Is a Frog?").
@@ -94,6 +99,22 @@ _HINTS: Final[dict[Language, frozenset[str]]] = {
 }
 
 
+def in_blocks(texts: Sequence[str], max_chars: int) -> list[Sequence[str]]:
+    """Questions by the block, of which candidates and prompts are held at once; all are looked at before the first.
+
+    Raises:
+        InputError: they are too many, or one text in the place of several.
+        QuestionError: one of them is empty or too long.
+    """
+    if isinstance(texts, str):
+        raise InputError("ask_many takes a list of questions; for one question call ask")
+    if len(texts) > _MOST_QUESTIONS:
+        raise InputError(f"{len(texts):,} questions are more than {_MOST_QUESTIONS:,} at once; ask them in parts")
+    for text in texts if len(texts) > _AT_ONCE else ():
+        parse_question(text, max_chars)
+    return [texts[start : start + _AT_ONCE] for start in range(0, len(texts), _AT_ONCE)]
+
+
 def parse_question(text: str, max_chars: int = 4000) -> Question:
     """Take a question apart.
 
@@ -102,8 +123,10 @@ def parse_question(text: str, max_chars: int = 4000) -> Question:
         max_chars: longer questions are refused.
 
     Raises:
-        QuestionError: nothing to look for is in it, or it is longer than `max_chars`.
+        QuestionError: it is no text, nothing to look for is in it, or it is longer than `max_chars`.
     """
+    if not isinstance(text, str):
+        raise QuestionError(f"a question is a text, not a value of type {type(text).__name__}")
     if len(text) > max_chars:
         raise QuestionError(
             f"the question has {len(text):,} characters; at most {max_chars:,} are accepted (--max-question-chars)"

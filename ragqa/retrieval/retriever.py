@@ -17,6 +17,7 @@ from ragqa.retrieval.embed import Embedder, Vectors
 from ragqa.retrieval.lexical import LexicalIndex, LexicalSearch, RankBM25
 from ragqa.retrieval.question import parse_question
 from ragqa.retrieval.rerank import Reranker, relevances, reranked
+from ragqa.retrieval.rows import rows_that_are_there
 from ragqa.retrieval.terms import terms
 from ragqa.retrieval.text import fold, overlaps
 from ragqa.retrieval.titles import TitleTable
@@ -96,6 +97,7 @@ class Retriever:
 
         Raises:
             QuestionError: a question is empty or longer than `max_chars`.
+            IndexDamagedError: parts of the index name rows that are not there.
         """
         parsed = [parse_question(question, max_chars) for question in questions]
         if not parsed:
@@ -109,13 +111,14 @@ class Retriever:
         nearest, found = self._nearest(vectors, max(_DEPTH, wanted)), []
         for start in range(0, len(parsed), _BLOCK):
             block, ranked = parsed[start : start + _BLOCK], []
-            for place, question in enumerate(block, start):
-                exact = self._exact_rows(question, without)
-                words = terms(question.subject)
-                lists = (nearest[place], search.search(words, words_depth)[0].tolist())
-                ranked.append(
-                    self._ranked(question.subject, words, vectors[place], lists, exact, count, without, fusion)
-                )
+            with rows_that_are_there():
+                for place, question in enumerate(block, start):
+                    exact = self._exact_rows(question, without)
+                    words = terms(question.subject)
+                    lists = (nearest[place], search.search(words, words_depth)[0].tolist())
+                    ranked.append(
+                        self._ranked(question.subject, words, vectors[place], lists, exact, count, without, fusion)
+                    )
             read: Sequence[list[float] | None] = [None] * len(block)
             if reranker is not None and rerank_depth:
                 read = relevances(reranker, [question.subject for question in block], ranked, rerank_depth)
@@ -209,6 +212,8 @@ class Retriever:
             count: how many to read.
         """
         rows = np.array(sorted({row for found in lists for row in found} | exact), np.uint32)
+        if len(rows) and rows[-1] >= len(self._store):
+            raise IndexError(f"row {rows[-1]}")  # FAISS would read beyond its vectors
         if without:
             rows = rows[~np.isin(rows, list(without))]
         cosines, coverage = self._dense.vectors(rows) @ vector, self._lexical.coverage(words, rows)

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from ragqa.errors import IndexDamagedError
+
 # The new row of one that is dropped; no index has so many.
 GONE: Final = np.uint32(0xFFFFFFFF)
+
+
+@contextmanager
+def rows_that_are_there() -> Iterator[None]:
+    """Within, a row that is named and not there is told as the index's damage.
+
+    Raises:
+        IndexDamagedError: instead of IndexError or OverflowError.
+    """
+    try:
+        yield
+    except (IndexError, OverflowError) as error:
+        raise IndexDamagedError("a part of the index names rows that are not there; build the index anew") from error
 
 
 def new_rows(kept: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.uint32]:

@@ -16,7 +16,7 @@ import functools
 import re
 from typing import Final
 
-from ragqa.retrieval.text import fold
+from ragqa.retrieval.text import LONGEST_KEPT, fold
 
 # Ways to write a unit, folded -> its term. Single letters stand behind a number alone ("5 l", "60 w").
 _UNITS: Final = {
@@ -89,21 +89,33 @@ def _is_number(word: str) -> bool:
     return word[0].isdigit() and digits is not None and digits[0] == word
 
 
-@functools.lru_cache(maxsize=65536)
 def _number(word: str, after: str) -> tuple[str, ...]:
     """The terms of a word that begins with a digit, before another word: with its unit, if it has one."""
+    if len(word) + len(after) > LONGEST_KEPT:
+        return _terms_of_number(word, after)
+    return _known_number(word, after)
+
+
+def _word(word: str) -> tuple[str, ...]:
+    return _known_word(word) if len(word) <= LONGEST_KEPT else _terms_of_word(word)
+
+
+def _terms_of_number(word: str, after: str) -> tuple[str, ...]:
     digits = _PARTS.match(word)
     number = digits[0] if digits else ""
     unit = _UNIT_OF.get(word[len(number) :]) or (_UNIT_OF.get(after) if number == word else None)
     return (f"{number}{unit}", number) if unit else _word(word)
 
 
-@functools.lru_cache(maxsize=65536)
-def _word(word: str) -> tuple[str, ...]:
+def _terms_of_word(word: str) -> tuple[str, ...]:
     parts = _PARTS.findall(word)
     if len(parts) > 1 and any(part[0].isdigit() for part in parts):
         return (word, *parts)
     return (stem(word),)
+
+
+_known_number = functools.lru_cache(maxsize=65536)(_terms_of_number)
+_known_word = functools.lru_cache(maxsize=65536)(_terms_of_word)
 
 
 def stem(word: str) -> str:

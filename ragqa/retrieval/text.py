@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import Final
 
 # Signs that tell products apart ("C++", "C#", "4.5 mm", "1/4", "-5 °C") stay; all other punctuation is a blank.
@@ -13,6 +14,10 @@ _SIGN: Final = re.compile(r"(?P<kept>(?<=\d)[.,/](?=\d)|(?<!\w)-(?=\d))|[^\w\s+#
 # The same for ASCII, where what goes can be said without what stays: several times as fast.
 _ASCII_SIGN: Final = re.compile(r"(?<!\d)[.,/]|[.,/](?!\d)|(?<=\w)-|-(?!\d)|[^\w\s+#.,/-]|_")
 _FRACTION: Final = re.compile("[\u00bc-\u00be\u2150-\u215e]")
+
+
+# Letters of a word that may be kept for when it comes again: thousands of longer ones would be the memory's end.
+LONGEST_KEPT: Final = 40
 
 
 def fold(text: str) -> str:
@@ -54,10 +59,18 @@ def trigrams(text: str) -> frozenset[str]:
     return frozenset().union(*map(_word_trigrams, fold(text).split()))
 
 
+def _word_trigrams(word: str) -> frozenset[str]:
+    return _known_trigrams(word) if len(word) <= LONGEST_KEPT else frozenset(_trigrams_of(word))
+
+
 # Titles that are compared with one question share most of their words.
 @functools.lru_cache(maxsize=8192)
-def _word_trigrams(word: str) -> frozenset[str]:
-    return frozenset(f" {word} "[i : i + 3] for i in range(len(word)))
+def _known_trigrams(word: str) -> frozenset[str]:
+    return frozenset(_trigrams_of(word))
+
+
+def _trigrams_of(word: str) -> Iterator[str]:
+    return (f" {word} "[i : i + 3] for i in range(len(word)))
 
 
 # A question is compared with many titles, one after the other.

@@ -85,6 +85,7 @@ ANSWER: Final = _object(
         },
         "prompt": _TEXT,
         "spans": {"type": "array", "items": SPAN},
+        "shortened": _FLAG,
         "grounded": _SHARE,
     },
     optional=("prompt",),
@@ -132,6 +133,7 @@ EXAMPLE: Final = {
     "spans": [
         {"start": 0, "stop": 43, "source": "RQ5QHDUNTN", "source_start": 0, "source_stop": 43, "probability": None}
     ],
+    "shortened": False,
     "grounded": 1.0,
 }
 SEARCH_EXAMPLE: Final = {

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ragqa.errors import InputError, ServerError
+from ragqa.errors import InputError, ServerError, TimeLimitError
 
 _LOG: Final = logging.getLogger("ragqa.serving")
 MEDIA_TYPE: Final = "application/problem+json"
@@ -74,6 +74,8 @@ def problem_of(error: BaseException) -> Problem:
             return _http(error)
         case InputError():
             return Problem(422, "invalid-request", str(error))
+        case TimeLimitError():
+            return Problem(504, "timeout", "the question was not answered in the time it was given")
         case ServerError():
             return Problem(
                 502, "generator-unreachable", "the server that runs the generator did not answer as it should"

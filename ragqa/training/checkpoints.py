@@ -7,13 +7,13 @@ it, is never resumed from.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ragqa.files import sha256_of, storage_errors, sync_folder, write_json
 from ragqa.folders import sync_tree
+from ragqa.json_files import read_json
 
 SEAL: Final = "sealed.json"
 _PREFIX: Final = "checkpoint-"
@@ -41,10 +41,10 @@ def newest_sealed(work: Path) -> Path | None:
     """The checkpoint of the most steps in `work` that is whole; None if there is none."""
     for path in reversed(checkpoints(work)):
         try:
-            sealed: Any = json.loads((path / SEAL).read_text("utf-8"))
+            sealed = read_json(path / SEAL)
             if isinstance(sealed, dict) and sealed.get("sha256") == _hashes(path):
                 return path
-        except (OSError, ValueError, RecursionError):
+        except (OSError, ValueError):
             continue
     return None
 

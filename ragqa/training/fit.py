@@ -8,6 +8,7 @@ alone.
 from __future__ import annotations
 
 import math
+import pickle
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from ragqa.errors import ModelError, StorageError
 from ragqa.models.source import quiet
@@ -107,7 +109,10 @@ class _Trainer(Trainer):
                 super()._save_checkpoint(model, trial)
             finally:
                 self.args.save_total_limit = limit
-            seal(folder / f"checkpoint-{self.state.global_step}")
+            checkpoint = folder / f"checkpoint-{self.state.global_step}"
+            # The library's own record of its arguments is a pickle, which nothing reads.
+            (checkpoint / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            seal(checkpoint)
             rotate(folder, limit or 1, self.state.best_global_step)
 
 
@@ -241,7 +246,12 @@ def fit(
         state = trainer.state
         # A run that was killed after its last step is not trained further.
         if state.global_step < steps and not out_of_patience(state.log_history, recipe.patience):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            try:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            except pickle.UnpicklingError as error:  # the library reads numbers alone (weights_only)
+                raise StorageError(
+                    f"{checkpoint}: holds something else than numbers; begin anew with --overwrite"
+                ) from error
     state = trainer.state
     losses = {int(e["step"]): float(e["eval_loss"]) for e in state.log_history if "eval_loss" in e}
     best = int(state.best_global_step or state.global_step)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ragqa.generation.adapter import Mode
 from ragqa.generation.choice import Alternatives, Choice, alternatives, fit
-from ragqa.generation.generator import Generator, Writing
+from ragqa.generation.generator import Generator
 from ragqa.generation.prompt import PromptBuilder
+from ragqa.generation.sources import Writing
 from ragqa.progress import progress_bar
 from ragqa.records import Candidate, Retrieval
 from ragqa.training.contexts import Context

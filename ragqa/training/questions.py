@@ -233,8 +233,8 @@ def read_questions(path: str | Path, ids: Mapping[str, Any] | frozenset[str]) ->
             ) from error
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"{where}: the question is empty or no text")
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise InputError(f"{where}: unknown kind {kind!r}; accepted are {', '.join(KINDS)}")
-        if id_ is not None and id_ not in ids:
+        if id_ is not None and (not isinstance(id_, str) or id_ not in ids):
             raise InputError(f"{where}: no product {id_!r} in the catalogue")
         yield LabelledQuestion(text, kind, id_, text)

@@ -13,7 +13,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Self, get_args
 
-from ragqa.errors import InputError, RagqaError
+from ragqa.errors import InputError, RagqaError, first_line
 from ragqa.files import HashingFile
 from ragqa.generation.choice import MOST
 from ragqa.models import DEFAULT_GENERATOR
@@ -195,8 +195,8 @@ def read_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         values = tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name a recipe file, see recipes/") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a TOML file ({first_line(error)})") from error
     try:
         return Recipe.from_dict(values | dict(overrides or {}))
     except RagqaError as error:

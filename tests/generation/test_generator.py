@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from ragqa import models
-from ragqa.generation.generator import Generator, Writing
+from ragqa.generation.generator import Generator
 from ragqa.generation.opening import ready_to_read
 from ragqa.generation.prompt import Prompt, PromptBuilder, PromptTemplate
+from ragqa.generation.sources import Writing
 from ragqa.records import Candidate, Product
 from ragqa.retrieval.question import parse_question
 

@@ -16,11 +16,11 @@ from ragqa.cli import main
 from ragqa.errors import ModelError, ServerError
 from ragqa.generation.choice import Choice
 from ragqa.generation.completions import Completions, _likeliest
-from ragqa.generation.generator import Generator, Writing
+from ragqa.generation.generator import Generator
 from ragqa.generation.prompt import NUMBERED, Prompt
 from ragqa.generation.remote import RemoteGenerator, connect
 from ragqa.generation.server import Server
-from ragqa.generation.sources import Written
+from ragqa.generation.sources import Writing, Written
 from ragqa.generation.verify import Sampling
 from ragqa.progress import show_progress
 from tests.generation.conftest import TEXTS, asked_by, told_by

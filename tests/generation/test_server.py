@@ -13,9 +13,10 @@ import pytest
 
 from ragqa.errors import InputError, ServerError
 from ragqa.generation.completions import Completions
-from ragqa.generation.generator import Generator, Writing
+from ragqa.generation.generator import Generator
 from ragqa.generation.remote import RemoteGenerator, connect
 from ragqa.generation.server import Server
+from ragqa.generation.sources import Writing
 from tests.generation.conftest import asked_by, told_by
 
 KEY = "sk-a-secret-of-some-length"
