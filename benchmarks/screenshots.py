@@ -23,7 +23,7 @@ from benchmarks.road import ROOT
 QUESTION: Final = "What is the description of the Lumen headlamp LT-350?"
 # File -> question, width, height, pixels a point, dark.
 PICTURES: Final[dict[str, tuple[str, int, int, int, bool]]] = {
-    "page.png": (QUESTION, 1200, 820, 1, False),
+    "page.png": (QUESTION, 1200, 760, 1, False),
     "page-phone.png": ("lighthuose keepers kitens", 390, 844, 2, True),
 }
 

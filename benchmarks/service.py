@@ -168,13 +168,13 @@ def write_questions(index: str, kind: str, out: str) -> None:
         for title in titles
     )
     questions = [f"What is the description of {text}?" for text in texts]
-    answers = answerer.ask_many(questions, decoding="copy")
-    # What is copied or refused is the same in every mode; a generator may choose another of the sources.
+    answers = answerer.ask_many(questions, decoding="copy" if kind == "partial" else "auto")
+    # The text of an exact title is the same in every mode; for others a generator may choose another of the sources.
     rows = [
         {
             "question": answer.question,
             "sources": [source.id for source in answer.sources],
-            "text": answer.text if kind == "exact" or answer.abstained else None,
+            "text": answer.text if kind == "exact" else None,
         }
         for answer in answers
     ]

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ragqa.serving.compare import Comparison
 
 EXAMPLE = "example: python -m ragqa.serve indexes/demo --port 8000"
+# Seconds after which a thread gives way to another that waits for Python. With the usual 5 ms event loop and workers wait
+# long for each other: 140 answers a second at 16 clients against 181 (2 cores, descriptions copied).
+_SWITCH = 0.001
 AFTER_INTERRUPT = "nothing was left behind"
 
 
@@ -109,6 +112,7 @@ def run(chosen: argparse.Namespace) -> int:
     from ragqa.serving.service import Service
 
     log_to_stderr(chosen.quiet)
+    sys.setswitchinterval(_SWITCH)
     with open_socket(chosen.host, chosen.port) as listening:
         comparison = _comparison(chosen)
         service = Service(lambda: _load(chosen, comparison), limits, chosen.verify)

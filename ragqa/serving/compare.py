@@ -22,8 +22,9 @@ from ragqa.serving.routes import json_response, note
 from ragqa.serving.service import Service
 
 _RETRY: Final = 10
+_QUESTION: Final = "headlamp for the trail"
 _COMPARED: Final = {
-    "question": "headlamp for the trail",
+    "question": _QUESTION,
     "arms": [
         {
             "name": "copy",
@@ -60,7 +61,7 @@ class Compare(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         hide_input_in_errors=True,
-        json_schema_extra={"examples": [{"question": _COMPARED["question"]}]},
+        json_schema_extra={"examples": [{"question": _QUESTION}]},
     )
 
     question: Text

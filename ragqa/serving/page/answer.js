@@ -108,9 +108,10 @@ function times(timings) {
   if (!stages.length) return null;
   const bar = make("div", { class: "bar", "aria-hidden": "true" });
   const list = make("ul", { class: "stages" });
+  const sum = stages.reduce((seconds, [, value]) => seconds + value, 0);
   stages.forEach(([name, value], place) => {
     const part = make("span", { class: `part p${(place % 4) + 1}` });
-    part.style.flexGrow = value;
+    part.style.flexGrow = value / sum;
     bar.append(part);
     list.append(make("li", {}, make("span", { class: `dot p${(place % 4) + 1}`, "aria-hidden": "true" }), `${say("stages")[name] ?? name} ${seconds(value)}`));
   });

@@ -82,5 +82,5 @@ function armCard(arm) {
   const source = arm.source
     ? make("p", { class: "from" }, `${say("arm_source")}: `, make("bdi", {}, arm.source.title))
     : make("p", { class: "from quiet" }, say("no_product"));
-  return make("article", { class: "arm", "data-arm": arm.name }, make("h2", {}, label), make("p", { class: "quiet" }, about), text, source, facts);
+  return make("article", { class: "arm", "data-arm": arm.name }, make("h2", {}, label), make("p", { class: "quiet" }, about), source, facts, text);
 }
