@@ -1,8 +1,8 @@
 """The page in a real browser, before a server that says what the test wants."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +10,11 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
 from benchmarks.browser import prefer, size
+from benchmarks.screenshots import PICTURES
+from tests.conftest import ROOT
 from tests.serving.page.chromium import all_of, ask, one, settled, texts, until
 from tests.serving.page.looks import faint, nameless, too_wide
-from tests.serving.page.stand_in import Reply, StandIn, as_events, as_json, event, problem, standing_in
+from tests.serving.page.stand_in import PAGE, Reply, StandIn, as_events, as_json, event, problem, standing_in
 
 ABOUT = as_json({"index": {"name": "shop", "products": 1234}})
 
@@ -428,10 +430,18 @@ def test_the_page_speaks_the_language_of_the_browser_or_the_one_chosen(page: Chr
 
 
 def test_both_languages_have_the_same_words() -> None:
-    import re
-
-    source = (Path(__file__).parents[3] / "ragqa" / "serving" / "page" / "words.js").read_text("utf-8")
+    source = (PAGE / "words.js").read_text("utf-8")
     english, portuguese = source.split("  pt: {")
     names = [re.findall(r"^    (\w+):", part.split("\nconst KEPT")[0], re.MULTILINE) for part in (english, portuguese)]
     assert len(names[0]) > 60
     assert names[0] == names[1]
+
+
+def test_the_pictures_of_the_readme_are_there_and_small() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    pictures = re.findall(r'<img src="([^"]+)" alt="[^"]+"', readme)
+    assert pictures == [f"docs/{name}" for name in PICTURES]
+    for picture in pictures:
+        content = (ROOT / picture).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) < 400_000
