@@ -10,6 +10,7 @@ if __name__ == "__main__":
         "python -m benchmarks.answers   all ways of answering compared, with intervals: does fine-tuning pay, does retrieval?\n"
         "python -m benchmarks.sweep     hyper-parameters of fine-tuning, one at a time, on validation questions\n"
         "python -m benchmarks.decoding  what an answer costs that the model writes, beside `generate` and prompt look-up\n"
+        "python -m benchmarks.service   how many clients one service can bear, with micro-batches and without\n"
         "python -m benchmarks.scale     how time, memory and files grow, from 10,000 to 1.3 million products, beside peers\n"
         "python -m benchmarks.reliability crashes, damage, many readers, hostile input: is everything as docs/reliability.md says?\n"
     )

@@ -17,6 +17,7 @@ from ragqa.catalogue.clean import Cleaner, CleaningReport, clean_text
 from ragqa.catalogue.columns import ReadOptions
 from ragqa.catalogue.read import Catalogue
 from ragqa.catalogue.store import ProductStore, StoreWriter
+from ragqa.errors import InputError
 from ragqa.generation.adapter import FORMAT_VERSION as ADAPTER_FORMAT
 from ragqa.generation.adapter import NUMBERED, TEMPLATES, read_adapter
 from ragqa.generation.choice import Choice
@@ -167,6 +168,22 @@ def _prompts() -> Callable[[bytes], None]:
     return takes
 
 
+def _request(data: bytes) -> None:
+    """A body of the service's, as each of its kinds of request."""
+    from pydantic import ValidationError
+
+    from ragqa.serving.requests import Ask, Chat, Search
+
+    refused = []
+    for kind in (Ask, Search, Chat):
+        try:
+            kind.model_validate_json(data)
+        except ValidationError as error:
+            refused.append(error)
+    if len(refused) == 3:
+        raise InputError("the service answers 400 or 422")
+
+
 def _lexical(folder: Path, name: str) -> Callable[[bytes], None]:
     def takes(data: bytes) -> None:
         (folder / name).write_bytes(data)
@@ -245,6 +262,7 @@ def targets(folder: Path) -> list[Target]:
         Target("recipes", [b'mode = "retrieval"\nlearning_rate = 1e-4\nepochs = 2.0\n'], _of_file(folder / "r.toml", lambda: read_recipe(folder / "r.toml")), 2),
         Target("question files", [b'{"question": "a", "product_id": "P1", "kind": "exact"}\n'], _of_file(folder / "q.jsonl", lambda: list(read_questions(folder / "q.jsonl", {"P1"}))), 2),
         Target("server replies", _REPLIES, _replies(), 8),
+        Target("requests", _REQUESTS, _request, 4),
         Target("prompts", [*texts, *planted], _prompts(), 1),
         Target("provenance", [p.description.encode() for p in _PRODUCTS], _provenance, 3),
         Target("product store", [(folder / "seed.arrow").read_bytes()], _store(folder / "s.arrow"), 2),
@@ -330,6 +348,12 @@ def _saved() -> bytes:
     return json.dumps(told | {"settings": AnswerSettings().to_dict()}).encode()
 
 
+_REQUESTS: Final = (
+    b'{"question": "What is the description of ...?", "stream": true, "settings": {"top_k": 3, "stop": ["x"]}}',
+    b'{"questions": ["a", "b"], "settings": {"temperature": 0.5, "seed": 7, "decoding": "free"}}',
+    b'{"question": "lumen headlamp", "top_k": 3}',
+    b'{"model": "ragqa", "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}], "max_tokens": 5}',
+)
 _MODULES: Final = (
     b'[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}, '
     b'{"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import tempfile
 import threading
 import time
@@ -31,8 +32,7 @@ from ragqa.replies import ABSTENTIONS, SEVERAL, abstention, reply
 from ragqa.retrieval.embed import Embedder
 from ragqa.retrieval.question import in_blocks
 from ragqa.retrieval.rerank import CrossEncoderReranker, Reranker
-from ragqa.retrieval.retriever import Retriever
-from ragqa.saved import SAVED, Saved, push, read_saved, save
+from ragqa.saved import SAVED, Saved, from_saved, push, save
 from ragqa.settings import AnswerSettings
 from ragqa.streams import AnswerStream
 
@@ -66,8 +66,8 @@ class Answerer:
         self.settings = settings or as_trained(self.trained)
         self.embedder_source = embedder_source
         self.generator_source: models.ModelSource | None = None
-        self.retriever = Retriever(index.store, index.dense, index.titles, index.words, embedder, index.confidence)
-        self._generator_name, self._adapter = generator, adapter
+        self.retriever = index.retriever(embedder)
+        self.generator_name, self.adapter_name = generator, adapter
         self.reranker_name = reranker
         self.reranker_source: models.ModelSource | None = None
         self._device, self._dtype, self._server = device, dtype, server
@@ -118,22 +118,11 @@ class Answerer:
         folder = readable(Path(path))
         if not folder.exists() and models.is_hub_id(str(path)):
             folder = models.fetch_folder(str(path))
-        saved: dict[str, Any] = {}
-        vouched = Saved()
+        vouched, named = Saved(), (generator, adapter, embedder, reranker)
         if (folder / SAVED).exists():
-            saved = read_saved(folder / SAVED)
-            if adapter or generator:
-                # Another one is asked as it was trained, not as the saved one was.
-                trained = as_trained(read_adapter(adapter or str(generator))).to_dict()
-                saved["settings"] |= {k: trained[k] for k in ("context_products", "context_tokens", "max_new_tokens")}
-            vouched = Saved.of(saved, generator, adapter, reranker)
-            generator = generator or str(folder / "generator")
-            embedder = embedder or str(folder / "embedder")
-            adapter = adapter or (str(folder / "adapter") if saved.get("adapter") else None)
-            reranker = reranker or (str(folder / "reranker") if saved.get("reranker") else None)
-            if settings is None:
-                settings = AnswerSettings.from_dict(saved["settings"])
+            vouched, named, settings = from_saved(folder, *named, settings)
             folder = folder / "index"
+        generator, adapter, embedder, reranker = named
         index = open_index(folder, verify)
         vouched.check_index(index)
         encoder, source = own_embedder(index, folder, embedder, device, dtype)
@@ -164,16 +153,16 @@ class Answerer:
         with self._loading:
             if self._generator is None:
                 generator, source = open_generator(
-                    self._generator_name,
+                    self.generator_name,
                     self._device,
                     self._dtype,
-                    adapter=self._adapter,
+                    adapter=self.adapter_name,
                     trained=self.trained,
                     choice=self._writer.choice,
                     server=self._server,
                 )
                 if self._server is None:
-                    self._saved.check_generator(source, self._adapter)
+                    self._saved.check_generator(source, self.adapter_name)
                 self._generator, self.generator_source = generator, source
             return self._generator
 
@@ -214,6 +203,25 @@ class Answerer:
             answers += self._answer(found, use, share)
         return answers
 
+    def retrieve(self, questions: Sequence[str], **settings: Any) -> list[Retrieval]:
+        """What is found for questions, in their order, for `answer` and `stream`. Args: see `ask`."""
+        return self._retrieved(questions, self._settings(settings))[0]
+
+    def generates(self, found: Retrieval, **settings: Any) -> bool:
+        """Whether the generator is asked for the answer; not to abstain, to copy, or to choose the one exact title."""
+        use = self._settings(settings)
+        return self._answerable(found, use) and self._writer.asks(found, use)
+
+    def on(self, index: ProductIndex) -> Answerer:
+        """The same on another index, such as a new generation of its own; models that it shares are not loaded anew."""
+        other, encoder = copy.copy(self), self.retriever.embedder
+        if index.manifest["embedder"] != self.index.manifest["embedder"]:
+            folder = index.folder.parent
+            encoder, other.embedder_source = own_embedder(index, folder, None, self._device, self._dtype)
+        index.dense.use(getattr(encoder, "device", "cpu"))
+        other.index, other.retriever = index, index.retriever(encoder)
+        return other
+
     def _settings(self, changed: dict[str, Any]) -> AnswerSettings:
         return AnswerSettings.from_dict(self.settings.to_dict() | changed) if changed else self.settings
 
@@ -240,20 +248,20 @@ class Answerer:
         """`ask`, in a thread of its own: the event loop is not kept waiting."""
         return await asyncio.to_thread(self.ask, question, **settings)
 
-    def stream(self, question: str, **settings: Any) -> AnswerStream:
+    def stream(self, question: str | Retrieval, **settings: Any) -> AnswerStream:
         """The answer to one question, in pieces as its tokens are verified.
 
         Extractive answers, and that there is none, are one piece; so is what a model writes that cannot be drafted for.
 
-        Args: see `ask`; errors are raised with the first piece.
+        Args: see `ask`; in the place of a question what was found for it before. Errors are raised with the first piece.
         """
         return AnswerStream(self._stream(question, settings))
 
     astream = stream
 
-    def _stream(self, question: str, settings: dict[str, Any]) -> Pieces[str, None, Answer]:
+    def _stream(self, question: str | Retrieval, settings: dict[str, Any]) -> Pieces[str, None, Answer]:
         use = self._settings(settings)
-        found, share = self._retrieved([question], use)
+        found, share = self._retrieved([question], use) if isinstance(question, str) else ([question], {})
         if not self._writer.is_free(use) or not self._answerable(found[0], use):
             answer = self._answer(found, use, share)[0]
             yield answer.text
@@ -272,10 +280,10 @@ class Answerer:
         return answer
 
     def answer(self, found: Sequence[Retrieval], **settings: Any) -> list[Answer]:
-        """Answer questions from candidates that were retrieved before; for evaluation.
+        """Answer questions from candidates that were retrieved before.
 
         Args:
-            found: as `self.retriever.retrieve` gives them.
+            found: as `retrieve` gives them.
             settings: overrides of `AnswerSettings`.
         """
         return self._answer(found, self._settings(settings), {"retrieve": 0.0})
@@ -341,17 +349,9 @@ class Answerer:
         if source is None or self.generator_source is None:
             raise InputError("this Answerer was made from parts, not by from_pretrained; it cannot be saved")
         template = self.trained.template if self.trained else PromptTemplate()
-        adapter = Path(self._adapter) if self._adapter else None
-        save(
-            Path(folder).resolve(),
-            self.index,
-            source,
-            self.generator_source,
-            adapter,
-            self.reranker_source,
-            template,
-            self.settings,
-        )
+        adapter = Path(self.adapter_name) if self.adapter_name else None
+        parts = (source, self.generator_source, adapter, self.reranker_source)
+        save(Path(folder).resolve(), self.index, *parts, template, self.settings)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Save to the Hub as a model repository, which `from_pretrained(repo_id)` opens; gives the commit's address."""

@@ -1,6 +1,6 @@
 """The command line: ``ragqa COMMAND``, and the same as ``python -m ragqa.COMMAND``.
 
-Exit status: 0 done; 2 something given was wrong, said in one line on stderr; 130 interrupted.
+Exit status: 0 done; 1 `ragqa doctor` found a fault; 2 something given was wrong, said in one line on stderr; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,29 +11,11 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from ragqa import __version__
+from ragqa.commands import COMMANDS
 from ragqa.errors import RagqaError
-
-# Command -> (module that implements it, one line of help). Imported only when used.
-COMMANDS: Final = {
-    "prepare": ("ragqa.commands.prepare", "clean a catalogue and save it as Parquet, CSV or JSON lines"),
-    "build-index": ("ragqa.commands.build_index", "build a product index from a catalogue"),
-    "update": ("ragqa.commands.update", "bring an index to a new state of its catalogue"),
-    "fine-tune-retriever": (
-        "ragqa.commands.fine_tune_retriever",
-        "train an index's own sentence encoder on its catalogue",
-    ),
-    "fine-tune": ("ragqa.commands.fine_tune", "fine-tune a generator on questions about an index's products"),
-    "benchmark": (
-        "ragqa.commands.benchmark",
-        "compare plain and retrieval-conditioned fine-tuning, and none, with intervals",
-    ),
-    "merge": ("ragqa.commands.merge", "merge an adapter into its base model"),
-    "export": ("ragqa.commands.export", "export an adapter's model for a server: vLLM, llama.cpp, Ollama"),
-    "ask": ("ragqa.commands.ask", "answer questions from an index, with sources"),
-}
 
 
 class Parser(argparse.ArgumentParser):

@@ -5,6 +5,7 @@ Frozen and slotted: a record never changes after it was made, so it may be share
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -150,12 +151,17 @@ class Answer:
     @property
     def grounded(self) -> float:
         """Share of the text's characters, white space apart, that stand in spans with a source; 0.0 without text."""
-        copied = sum(_visible(self.text[span.start : span.stop]) for span in self.spans if span.source is not None)
-        return copied / max(_visible(self.text), 1)
+        return grounded(self.text, self.spans)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary of all fields, and `grounded` rounded to four digits."""
         return asdict(self) | {"grounded": round(self.grounded, 4)}
+
+
+def grounded(text: str, spans: Sequence[Span]) -> float:
+    """Share of a text's characters, white space apart, that stand in spans with a source; 0.0 without text."""
+    copied = sum(_visible(text[span.start : span.stop]) for span in spans if span.source is not None)
+    return copied / max(_visible(text), 1)
 
 
 def _visible(text: str) -> int:

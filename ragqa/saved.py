@@ -12,7 +12,7 @@ from ragqa import models
 from ragqa.errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError, InputError
 from ragqa.files import sha256_of, storage_errors, write_json
 from ragqa.folders import copy_folder, replace_folder
-from ragqa.generation.adapter import KEPT, read_adapter
+from ragqa.generation.adapter import KEPT, as_trained, read_adapter
 from ragqa.generation.prompt import PromptTemplate
 from ragqa.index.generations import MANIFEST, write_current
 from ragqa.index.lock import writing_lock
@@ -191,6 +191,40 @@ def read_saved(file: Path) -> dict[str, Any]:
     if not whole:
         raise IndexDamagedError(f"{file}: changed since it was written; save it anew with save_pretrained")
     return dict(saved)
+
+
+# Generator, adapter, embedder, reranker.
+Named = tuple[str | None, str | None, str | None, str | None]
+
+
+def from_saved(
+    folder: Path,
+    generator: str | None,
+    adapter: str | None,
+    embedder: str | None,
+    reranker: str | None,
+    settings: AnswerSettings | None,
+) -> tuple[Saved, Named, AnswerSettings]:
+    """What a saved folder has in the place of what is not named, and how its questions are answered.
+
+    Raises:
+        IndexDamagedError, IndexMismatchError: see `read_saved`.
+        ModelError: an adapter that is named cannot be read.
+        InputError: the settings cannot be.
+    """
+    saved = read_saved(folder / SAVED)
+    if adapter or generator:
+        # Another one is asked as it was trained, not as the saved one was.
+        trained = as_trained(read_adapter(adapter or str(generator))).to_dict()
+        saved["settings"] |= {k: trained[k] for k in ("context_products", "context_tokens", "max_new_tokens")}
+    vouched = Saved.of(saved, generator, adapter, reranker)
+    named = (
+        generator or str(folder / "generator"),
+        adapter or (str(folder / "adapter") if saved.get("adapter") else None),
+        embedder or str(folder / "embedder"),
+        reranker or (str(folder / "reranker") if saved.get("reranker") else None),
+    )
+    return vouched, named, settings or AnswerSettings.from_dict(saved["settings"])
 
 
 def push(folder: Path, repo_id: str, private: bool, token: str | None) -> str:

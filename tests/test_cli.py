@@ -49,8 +49,8 @@ def test_the_overview_names_every_command(capsys: Captured) -> None:
 
 def test_an_unknown_command_or_option_is_told(capsys: Captured) -> None:
     assert (
-        "no command 'asc'; there are prepare, build-index, update, fine-tune-retriever, fine-tune, benchmark, merge, export, ask"
-        in fails(["asc"], capsys)
+        "no command 'asc'; there are prepare, build-index, update, fine-tune-retriever, fine-tune, benchmark, merge, export, ask, compare, serve, "
+        "doctor, completion" in fails(["asc"], capsys)
     )
     assert "unrecognized arguments: --topk 3" in fails(["ask", "x", "q", "--topk", "3"], capsys)
     assert "see ragqa ask --help" in fails(["ask"], capsys)

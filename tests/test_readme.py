@@ -1,5 +1,6 @@
 """What the documents say is what the program does."""
 
+import importlib
 import json
 import re
 import shlex
@@ -14,6 +15,8 @@ from ragqa.cli import COMMANDS
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
+PORTUGUESE = (ROOT / "README.pt-BR.md").read_text("utf-8")
+DOCUMENTS = ("README.md", "README.pt-BR.md", "CONTRIBUTING.md", "indexes/README.md", "benchmarks/README.md", "docs/process.md", "docs/deploy.md")  # fmt: skip
 
 
 def blocks(language: str) -> list[str]:
@@ -40,18 +43,55 @@ COMMAND_LINES = [
 ]  # fmt: skip
 
 
+def arguments(line: str) -> tuple[str, ...]:
+    """What ragqa is given by `ragqa fine-tune ...`, or by `python -m ragqa.fine_tune ...`."""
+    words = shlex.split(line.removeprefix("example: "))
+    if words[0] == "python":
+        words = ["ragqa", words[2].removeprefix("ragqa.").replace("_", "-"), *words[3:]]
+    return tuple(words[1:])
+
+
+EXAMPLES = [importlib.import_module(module).EXAMPLE for module, _ in COMMANDS.values()]
+# tests/comparison/test_smoke.py runs the benchmark, tests/test_examples.py the service.
+RUN_ELSEWHERE = ("benchmark", "serve")
+
+
 def test_the_readme_shows_every_command() -> None:
     shown = {line.split()[1] for line in COMMAND_LINES if line.startswith("ragqa ")}
     assert shown == set(COMMANDS)
 
 
-# tests/evaluation/test_smoke.py runs the benchmark.
-@pytest.mark.parametrize("line", [line for line in COMMAND_LINES if not line.startswith("ragqa benchmark ")])
-def test_a_command_of_the_readme_runs_as_written(line: str, folder: Path) -> None:
-    words = shlex.split(line)
-    done = run([sys.executable, "-m", "ragqa.cli", *words[1:]], folder)
+# In the order of the README, since one makes what the next one takes; what both have is run once.
+@pytest.mark.parametrize("given", dict.fromkeys(map(arguments, [*COMMAND_LINES, *EXAMPLES])), ids=" ".join)
+def test_a_command_of_the_readme_or_of_a_help_runs_as_written(given: tuple[str, ...], folder: Path) -> None:
+    if given[0] in RUN_ELSEWHERE:
+        assert given in map(arguments, COMMAND_LINES), "the README and the help have the same one"
+        return
+    done = run([sys.executable, "-m", "ragqa.cli", *given], folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def commands_of(document: str) -> list[str]:
+    """The code blocks of a README, without comments, which may be translated."""
+    found = re.findall(r"^```(\w+\n.*?)^```", document, re.DOTALL | re.MULTILINE)
+    return [re.sub(r"[ \t]+#.*$", "", block, flags=re.MULTILINE) for block in found]
+
+
+def test_the_portuguese_readme_has_the_same_commands_in_the_same_order() -> None:
+    ours, theirs = commands_of(README), commands_of(PORTUGUESE)
+    lacking, beside = [b for b in ours if b not in theirs], [b for b in theirs if b not in ours]
+    assert not lacking, f"README.pt-BR.md lacks this block of README.md:\n{lacking[0]}"
+    assert not beside, f"README.pt-BR.md has a block that README.md has not:\n{beside[0]}"
+    assert ours == theirs, "the blocks of README.pt-BR.md are in another order than those of README.md"
+
+
+def test_the_portuguese_readme_has_the_same_sections() -> None:
+    levels = [
+        re.findall(r"^(#+) ", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M), re.M)
+        for text in (README, PORTUGUESE)
+    ]
+    assert levels[0] == levels[1], "README.md and README.pt-BR.md have other sections"
 
 
 def test_the_python_of_the_readme_runs_as_written(folder: Path) -> None:
@@ -76,17 +116,6 @@ def test_a_users_own_csv_is_built_and_asked_as_the_readme_says(folder: Path) -> 
     assert built.returncode == 0, built.stderr
     asked = run([sys.executable, "-m", "ragqa.ask", "mine", "Qual é a descrição da chaleira azul?", "--json"], folder)
     assert json.loads(asked.stdout)["text"] == "Ferve 1,7 litro."
-
-
-def test_the_example_runs_as_it_stands(demo_index: Path, tmp_path: Path) -> None:
-    (tmp_path / "examples").mkdir()
-    (tmp_path / "examples" / "01_ask.py").write_bytes((ROOT / "examples" / "01_ask.py").read_bytes())
-    (tmp_path / "examples" / "catalogue").symlink_to(ROOT / "examples" / "catalogue")
-    done = run([sys.executable, "examples/01_ask.py"], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("source: ") == 3
-    assert done.stdout.count("nearest: ") == 1
-    assert "source: Marisol Girls' Flamenco Skirt, Red (RQO6GUF6A8)" in done.stdout
 
 
 def test_the_first_thirty_lines_show_commands_an_answer_and_a_result() -> None:
@@ -124,6 +153,13 @@ def test_the_table_of_the_sweep_is_made_from_the_committed_result() -> None:
         assert f"<!-- sweep -->\n{table}\n<!-- /sweep -->" in page.read_text("utf-8")
 
 
+def test_the_table_of_the_service_is_made_from_the_committed_result() -> None:
+    from benchmarks import service_report
+
+    table = service_report.table(json.loads(service_report.RESULT.read_text("utf-8")))
+    assert f"<!-- service -->\n{table}\n<!-- /service -->" in service_report.README.read_text("utf-8")
+
+
 PROCESS_LINES = re.findall(r"^python -m (.+)$", (ROOT / "docs" / "process.md").read_text("utf-8"), re.MULTILINE)
 
 
@@ -144,7 +180,7 @@ def test_every_target_of_the_makefile_is_in_its_help() -> None:
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:
-    for name in ("README.md", "indexes/README.md", "benchmarks/README.md", "docs/process.md"):
+    for name in DOCUMENTS:
         document = ROOT / name
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text("utf-8")):
             assert (document.parent / target).exists(), f"{document.name}: {target}"

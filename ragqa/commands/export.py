@@ -13,7 +13,7 @@ from typing import Any
 
 from ragqa.commands.options import add_common
 
-EXAMPLE = "example: python -m ragqa.export adapters/demo --out models/demo --format gguf"
+EXAMPLE = "example: python -m ragqa.export models/demo --out models/gguf --format gguf"
 AFTER_INTERRUPT = "nothing was written"
 
 

@@ -16,7 +16,10 @@ from ragqa.errors import InputError
 from ragqa.generation.adapter import MODES
 from ragqa.training.recipe import read_recipe, recipe_help
 
-EXAMPLE = "example: python -m ragqa.fine_tune indexes/demo --mode retrieval --out adapters/demo --examples 16 --steps 2"
+EXAMPLE = (
+    "example: python -m ragqa.fine_tune indexes/demo --mode retrieval --out adapters/demo --examples 8 --steps 1 "
+    "--validation 24 --watched 4"
+)
 AFTER_INTERRUPT = "the same command with --resume goes on from the last checkpoint"
 
 

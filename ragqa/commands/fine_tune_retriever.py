@@ -12,7 +12,9 @@ from ragqa.commands.options import add_common
 from ragqa.training.pairs import RetrieverTrainingSettings
 from ragqa.training.questions import WITH_PRODUCT
 
-EXAMPLE = "example: python -m ragqa.fine_tune_retriever indexes/demo --out embedders/demo --steps 20"
+EXAMPLE = (
+    "example: python -m ragqa.fine_tune_retriever indexes/demo --out embedders/demo --steps 4 --validation 50 --test 50"
+)
 AFTER_INTERRUPT = "the same command with --resume goes on from the last checkpoint, if one was written"
 
 _HELP = {

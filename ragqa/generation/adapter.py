@@ -133,7 +133,7 @@ def read_adapter(folder: str | Path) -> Adapter | None:
 
 
 def as_trained(trained: Adapter | None) -> AnswerSettings:
-    """The settings that an adapter was trained with; the defaults without one."""
+    """How questions are answered with an adapter; the defaults without one."""
     if trained is None:
         return AnswerSettings()
     return AnswerSettings(

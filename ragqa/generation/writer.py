@@ -7,7 +7,7 @@ from typing import Final
 
 from ragqa.errors import ModelError
 from ragqa.generation.adapter import Adapter
-from ragqa.generation.choice import MOST, Choice
+from ragqa.generation.choice import MOST, Choice, eligible
 from ragqa.generation.generator import Generator
 from ragqa.generation.limits import check_time
 from ragqa.generation.prompt import Prompt, PromptBuilder
@@ -48,6 +48,11 @@ class Writer:
         if use.decoding == "auto":
             return self._plain or self._foreign
         return use.decoding == "free" or (self._plain and use.decoding != "copy")
+
+    def asks(self, found: Retrieval, use: AnswerSettings) -> bool:
+        """Whether the generator reads a prompt for this answer; not to copy, or to choose the one exact title."""
+        settled = found.candidates[0].exact and len(eligible(found.candidates[: use.context_products])) == 1
+        return use.decoding != "copy" and (self.is_free(use) or use.probabilities or not settled)
 
     def write(
         self,

@@ -39,7 +39,9 @@ from ragqa.json_files import UNREADABLE, read_json
 from ragqa.retrieval import lexical
 from ragqa.retrieval.confidence import Confidence
 from ragqa.retrieval.dense import DenseIndex
+from ragqa.retrieval.embed import Embedder
 from ragqa.retrieval.lexical import LexicalIndex
+from ragqa.retrieval.retriever import Retriever
 from ragqa.retrieval.titles import TitleTable
 
 FORMAT_VERSION: Final = 4
@@ -78,6 +80,10 @@ class ProductIndex:
 
     def __len__(self) -> int:
         return len(self.store)
+
+    def retriever(self, embedder: Embedder) -> Retriever:
+        """What finds its products; with the encoder that made its vectors."""
+        return Retriever(self.store, self.dense, self.titles, self.words, embedder, self.confidence)
 
 
 def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from ragqa.models import dtype_name
 from ragqa.progress import say
-from ragqa.retrieval.bert import BertEncoder, fused
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from ragqa.retrieval.bert import BertEncoder
 
 Vectors = npt.NDArray[np.float32]
 
@@ -54,6 +55,8 @@ class SentenceEmbedder:
     """
 
     def __init__(self, model: SentenceTransformer | BertEncoder) -> None:
+        from ragqa.retrieval.bert import BertEncoder, fused  # torch, which the command line's help does without
+
         if isinstance(model, BertEncoder):
             self._fused: BertEncoder | None = model
             self.device, self.dtype, self._dimension = "cpu", model.dtype, model.dimension

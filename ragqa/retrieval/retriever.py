@@ -70,7 +70,7 @@ class Retriever:
         self._dense = dense
         self._titles = titles
         self._lexical = lexical
-        self._embedder = embedder
+        self.embedder = embedder
         self._confidence = confidence
         self._reference: LexicalSearch | None = None
 
@@ -127,7 +127,7 @@ class Retriever:
 
     def embed(self, subjects: Sequence[str]) -> Vectors:
         """Unit vectors of what questions name, (len(subjects), dimension)."""
-        return self._embedder.embed_questions(subjects)
+        return self.embedder.embed_questions(subjects)
 
     def fit_confidence(self, sample: int = 400, seed: int = 0) -> Confidence:
         """Fit the confidence model on questions about a sample of the products, and keep it.

@@ -10,26 +10,10 @@ import pytest
 from ragqa import Answerer
 from ragqa.comparison import steps
 from ragqa.comparison.arms import ARMS, Asked, Catalogue
-from ragqa.training.fine_tune import fine_tune
 from ragqa.training.recipe import Recipe
 from ragqa.training.splits import make_split
-from tests.training.conftest import SMALL
 
 pytestmark = pytest.mark.weights
-
-
-@pytest.fixture(scope="module")
-def recipe(tiny_model: Path) -> Recipe:
-    return Recipe.from_dict(
-        SMALL | {"generator": str(tiny_model), "test": 30, "max_new_tokens": 40, "steps": 1, "evaluations": 1}
-    )
-
-
-@pytest.fixture(scope="module")
-def adapter(demo_index: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("adapters") / "retrieval"
-    fine_tune(demo_index, out, recipe=recipe, device="cpu", dtype="float32")
-    return out
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.weights, pytest.mark.timeout(1200)]
 
 def test_it_goes_on_after_a_kill_and_reports_every_arm(tmp_path: Path) -> None:
     assert COMMAND in (ROOT / "README.md").read_text("utf-8").splitlines()
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     command = [sys.executable, "-m", "ragqa.cli", *shlex.split(COMMAND)[1:]]
     stages = tmp_path / OUT / "stages"
     with (tmp_path / "log").open("wb") as log:
@@ -64,3 +65,12 @@ def test_it_goes_on_after_a_kill_and_reports_every_arm(tmp_path: Path) -> None:
         assert "This is a toy run" in page
         assert raw["catalogue"]["sha256"] in page
         assert raw["questions"][with_product[0]]["reference"][:20] in page or "Answers" in page
+
+    # The example asks for the same comparison: all of its stages are there.
+    example = [sys.executable, "examples/05_benchmark.py"]
+    again = subprocess.run(example, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[0] == done.stdout.splitlines()[0]
+    assert again.stdout.count("  [0.") == len(ARMS)
+    told = json.loads((tmp_path / OUT / "result.json").read_text("utf-8"))
+    assert all(stage["reused"] for stage in told["raw"]["stages"])

@@ -1,0 +1,1 @@
+"""The HTTP service and its page: ``ragqa serve``; needs ``pip install 'ragqa[serve]'``."""
