@@ -20,9 +20,9 @@ from ragqa.catalogue.columns import ReadOptions
 from ragqa.catalogue.read import Catalogue
 from ragqa.catalogue.store import ProductStore
 from ragqa.errors import CatalogueError, IndexDamagedError, ModelError, RagqaError
-from ragqa.files import sha256_of
+from ragqa.files import ends_sha256, sha256_of
 from ragqa.generation.adapter import read_adapter
-from ragqa.index.generations import MANIFEST, live_generation
+from ragqa.index.generations import MANIFEST, live_generation, write_current
 from ragqa.index.storage import PRODUCTS, VECTORS
 from ragqa.json_files import read_json
 from ragqa.records import Product
@@ -203,7 +203,7 @@ def test_vectors_are_hashed_before_faiss_reads_them_also_of_large_indexes(
 ) -> None:
     vectors = live_generation(own_index) / VECTORS
     data = bytearray(vectors.read_bytes())
-    data[-1] ^= 1
+    data[len(data) // 2] ^= 1
     vectors.write_bytes(data)
     monkeypatch.setattr("ragqa.index.storage._FULL_BELOW", 0)
     monkeypatch.setattr(DenseIndex, "load", lambda *_: pytest.fail("FAISS read what was changed"))
@@ -333,9 +333,11 @@ def test_an_index_whose_words_name_rows_that_are_not_there_is_told(own_index: Pa
     named = 4 * len(Postings.load(words).rows)
     data[:named] = b"\xff" * named
     words.write_bytes(data)
+    # Whoever wrote the file wrote the manifest, too, and the pointer.
     manifest = read_json(generation / MANIFEST)
-    manifest["parts"][TITLE_WORDS]["sha256"] = sha256_of(words)  # whoever wrote the file wrote the manifest, too
+    manifest["parts"][TITLE_WORDS] |= {"sha256": sha256_of(words), "ends_sha256": ends_sha256(words)}
     (generation / MANIFEST).write_text(json.dumps(manifest))
+    write_current(own_index, generation.name, sha256_of(generation / MANIFEST))
     with pytest.raises(IndexDamagedError, match="names rows that are not there; build the index anew"):
         Answerer.from_pretrained(own_index).ask("headlamp", decoding="copy")
 
