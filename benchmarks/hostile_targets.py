@@ -17,14 +17,15 @@ from ragqa.catalogue.clean import Cleaner, CleaningReport, clean_text
 from ragqa.catalogue.columns import ReadOptions
 from ragqa.catalogue.read import Catalogue
 from ragqa.catalogue.store import ProductStore, StoreWriter
-from ragqa.errors import InputError
+from ragqa.errors import InputError, RagqaError
 from ragqa.generation.adapter import FORMAT_VERSION as ADAPTER_FORMAT
 from ragqa.generation.adapter import NUMBERED, TEMPLATES, read_adapter
 from ragqa.generation.choice import Choice
 from ragqa.generation.completions import Completions
 from ragqa.generation.provenance import explained, spans
 from ragqa.generation.server import Server
-from ragqa.index.storage import FORMAT_VERSION, MANIFEST, PARTS, live_generation, read_manifest
+from ragqa.index.generations import MANIFEST, live_generation
+from ragqa.index.storage import FORMAT_VERSION, PARTS, read_manifest
 from ragqa.models.load import load_tokenizer
 from ragqa.models.source import ModelSource
 from ragqa.models.trust import check_modules
@@ -38,7 +39,7 @@ from ragqa.retrieval.text import fold, overlaps
 from ragqa.saved import SAVED, Saved, read_saved
 from ragqa.settings import AnswerSettings, CleaningSettings
 from ragqa.training.questions import read_questions
-from ragqa.training.recipe import read_recipe
+from ragqa.training.recipe import Recipe, read_recipe
 
 _QUESTIONS: Final = (
     "What is the description of the Lumen headlamp LT-350?", "Qual é a descrição deste produto: Rede Maracatu, Azul?",
@@ -140,7 +141,14 @@ def _replies() -> Callable[[bytes], None]:
     def takes(data: bytes) -> None:
         half = len(data) // 2
         told[:] = [data[:half], data[half:]]
-        asks[len(data) % len(asks)]()
+        refused = []
+        for ask in asks:
+            try:
+                ask()
+            except RagqaError as error:
+                refused.append(error)
+        if len(refused) == len(asks):
+            raise refused[0]
 
     return takes
 
@@ -185,16 +193,26 @@ def _request(data: bytes) -> None:
 
 
 def _lexical(folder: Path, name: str) -> Callable[[bytes], None]:
-    def takes(data: bytes) -> None:
-        (folder / name).write_bytes(data)
-        index = LexicalIndex.load(folder, in_memory=True)
-        with rows_that_are_there():
-            import numpy as np
+    import numpy as np
 
-            rows, _ = index.search(terms("lumen trail headlamp lt-350"), 4)
-            if len(rows) and int(rows.max()) >= len(_PRODUCTS):
-                raise IndexError
-            index.coverage(terms("headlmp 350"), np.sort(rows))
+    whole, end = (folder / name).read_bytes(), 48
+
+    def takes(data: bytes) -> None:
+        if (
+            data[:1] != whole[:1] or len(data) % 4
+        ):  # of the size that it has to have, and of these some with the right end
+            data = data[: len(whole)].ljust(len(whole), b"\xff")
+            data = data[:-end] + whole[-end:] if data[len(data) // 2] % 2 else data
+        (folder / name).write_bytes(data)
+        try:
+            index = LexicalIndex.load(folder, in_memory=True)
+            with rows_that_are_there():
+                rows, _ = index.search(terms("lumen trail headlamp lt-350"), 4)
+                if len(rows) and int(rows.max()) >= len(_PRODUCTS):
+                    raise IndexError
+                index.coverage(terms("headlmp 350"), np.sort(rows))
+        finally:
+            (folder / name).write_bytes(whole)
 
     return takes
 
@@ -259,7 +277,7 @@ def targets(folder: Path) -> list[Target]:
         Target("adapter manifests", [_adapter_manifest()], _of_file(adapter / "manifest.json", lambda: read_adapter(adapter)), 5),
         Target("saved answerers", [_saved()], _of_file(saved / SAVED, lambda: _opened(saved / SAVED)), 4),
         Target("settings", [json.dumps(AnswerSettings().to_dict()).encode()], _settings, 5),
-        Target("recipes", [b'mode = "retrieval"\nlearning_rate = 1e-4\nepochs = 2.0\n'], _of_file(folder / "r.toml", lambda: read_recipe(folder / "r.toml")), 2),
+        Target("recipes", [Recipe().to_toml().encode()], _of_file(folder / "r.toml", lambda: read_recipe(folder / "r.toml")), 2),
         Target("question files", [b'{"question": "a", "product_id": "P1", "kind": "exact"}\n'], _of_file(folder / "q.jsonl", lambda: list(read_questions(folder / "q.jsonl", {"P1"}))), 2),
         Target("server replies", _REPLIES, _replies(), 8),
         Target("requests", _REQUESTS, _request, 4),

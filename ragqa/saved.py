@@ -120,7 +120,7 @@ class Saved:
         return cls(
             saved.get("index"),
             None if generator else saved["generator"],
-            None if reranker else saved["reranker"],
+            None if reranker else saved.get("reranker"),
             {} if adapter else saved.get("adapter_files", {}),
         )
 

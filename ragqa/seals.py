@@ -45,7 +45,7 @@ def listed(parts: Any) -> dict[str, dict[str, Any]]:
         TypeError, KeyError, AttributeError: it says something else.
     """
     found = {str(name): {"size": int(part["size"]), "sha256": str(part["sha256"])} for name, part in parts.items()}
-    if wrong := [name for name in found if Path(name).name != name or "\0" in name]:
+    if wrong := [name for name in found if not name or Path(name).name != name or "\0" in name]:
         raise ValueError(f"{wrong[0]!r} is no file beside the manifest")
     return found
 

@@ -11,6 +11,7 @@ from ragqa.json_files import UNREADABLE, read_json
 # Given with every call of a library that loads: code that comes with a model is never run, and nothing is asked about it.
 NO_CODE: Final[dict[str, Any]] = {"trust_remote_code": False, "local_files_only": True}
 _OWN: Final = "sentence_transformers."
+_LONGEST: Final = 100  # characters of a part's place
 
 
 def check_modules(folder: Path, name: str) -> None:
@@ -36,7 +37,7 @@ def check_modules(folder: Path, name: str) -> None:
                 f"{name}: its modules.json names the class {kind[:80]!r}; code that comes with a model is not run: choose a "
                 "model of sentence-transformers' own parts"
             )
-        if place.is_absolute() or ".." in place.parts or "\\" in inside or "\0" in inside:
+        if place.is_absolute() or ".." in place.parts or "\\" in inside or "\0" in inside or len(inside) > _LONGEST:
             raise ModelError(f"{name}: its modules.json names the place {inside[:80]!r} outside of it; get it anew")
         if (folder / place / "pytorch_model.bin").is_file() and not any((folder / place).glob("*.safetensors")):
             raise ModelError(

@@ -20,15 +20,16 @@ from ragqa.catalogue.columns import ReadOptions
 from ragqa.catalogue.read import Catalogue
 from ragqa.catalogue.store import ProductStore
 from ragqa.errors import CatalogueError, IndexDamagedError, ModelError, RagqaError
-from ragqa.files import sha256_of
+from ragqa.files import ends_sha256, sha256_of
 from ragqa.generation.adapter import read_adapter
-from ragqa.index.storage import MANIFEST, PRODUCTS, VECTORS, live_generation
+from ragqa.index.generations import MANIFEST, live_generation, write_current
+from ragqa.index.storage import PRODUCTS, VECTORS
 from ragqa.json_files import read_json
 from ragqa.records import Product
 from ragqa.retrieval.dense import DenseIndex
 from ragqa.retrieval.lexical import TITLE_WORDS
 from ragqa.retrieval.postings import Postings
-from ragqa.saved import SAVED, read_saved
+from ragqa.saved import SAVED, Saved, read_saved
 from ragqa.training.checkpoints import checkpoints, newest_sealed, seal
 from tests.conftest import ROOT
 
@@ -69,6 +70,7 @@ def model_folder(tiny_model: Path, tmp_path: Path) -> Path:
         ([{"idx": 0, "path": "", "type": "os.system"}], "names the class 'os.system'; code that comes with a model"),
         ([{"path": "../x", "type": "sentence_transformers.models.Pooling"}], "names the place '../x' outside of it"),
         ([{"path": "/etc", "type": "sentence_transformers.models.Pooling"}], "names the place '/etc' outside of it"),
+        ([{"path": "1/" * 200, "type": "sentence_transformers.models.Pooling"}], "names the place '1/1/"),
         ([{"path": "a\\b", "type": "sentence_transformers.models.Pooling"}], "names the place"),
         (
             [{"path": "1", "type": "sentence_transformers.models.Dense"}],
@@ -173,6 +175,18 @@ def test_manifests_that_are_none_are_told_in_one_line(own_index: Path, tmp_path:
             assert told is None  # a manifest of another program's adapter
 
 
+def test_a_saved_answerer_that_names_no_reranker_or_other_places_is_read_or_refused(tmp_path: Path) -> None:
+    model = {"weights_sha256": "0", "config_sha256": "0"}
+    told: dict[str, Any] = {"format_version": 1, "settings": {}, "generator": model}
+    (tmp_path / SAVED).write_text(json.dumps(told))
+    assert Saved.of(read_saved(tmp_path / SAVED), None, None, None).reranker is None
+    for name in ("../secret", "/etc/passwd", "a/b", ""):
+        wrong = told | {"adapter_files": {name: {"size": 1, "sha256": "0"}}}
+        (tmp_path / SAVED).write_text(json.dumps(wrong))
+        with pytest.raises(IndexDamagedError, match="not a saved Answerer; save it anew with save_pretrained"):
+            read_saved(tmp_path / SAVED)
+
+
 def test_a_json_file_has_a_size_that_it_may_have(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     path.write_text('{"a": "' + "x" * 100 + '"}')
@@ -189,7 +203,7 @@ def test_vectors_are_hashed_before_faiss_reads_them_also_of_large_indexes(
 ) -> None:
     vectors = live_generation(own_index) / VECTORS
     data = bytearray(vectors.read_bytes())
-    data[-1] ^= 1
+    data[len(data) // 2] ^= 1
     vectors.write_bytes(data)
     monkeypatch.setattr("ragqa.index.storage._FULL_BELOW", 0)
     monkeypatch.setattr(DenseIndex, "load", lambda *_: pytest.fail("FAISS read what was changed"))
@@ -319,9 +333,11 @@ def test_an_index_whose_words_name_rows_that_are_not_there_is_told(own_index: Pa
     named = 4 * len(Postings.load(words).rows)
     data[:named] = b"\xff" * named
     words.write_bytes(data)
+    # Whoever wrote the file wrote the manifest, too, and the pointer.
     manifest = read_json(generation / MANIFEST)
-    manifest["parts"][TITLE_WORDS]["sha256"] = sha256_of(words)  # whoever wrote the file wrote the manifest, too
+    manifest["parts"][TITLE_WORDS] |= {"sha256": sha256_of(words), "ends_sha256": ends_sha256(words)}
     (generation / MANIFEST).write_text(json.dumps(manifest))
+    write_current(own_index, generation.name, sha256_of(generation / MANIFEST))
     with pytest.raises(IndexDamagedError, match="names rows that are not there; build the index anew"):
         Answerer.from_pretrained(own_index).ask("headlamp", decoding="copy")
 

@@ -131,6 +131,7 @@ def test_a_normaliser_of_another_kind_gets_words_alone() -> None:
         ("ta\U000e0069\U000e0067g", "tag"),
         ("b\ufe01\ufe02it", "bit"),
         ("x\u3164y\u115fz", "xyz"),
+        ("\u200d\u2005\u200d", ""),
         ("👩\u200d🚀 ❤\ufe0f", "👩\u200d🚀 ❤\ufe0f"),
         ("\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",) * 2,
         ("می\u200cخواهم", "می\u200cخواهم"),
