@@ -19,7 +19,7 @@ _POINTS: Final[dict[str, int | None]] = {"short": 3, "long": None}
 # Of a training's save steps, after each of which the training is gone on with: spread over all.
 _TRAINING: Final = {"short": 2, "long": 40}
 _FLIPS: Final = {"short": (60, 12), "long": (1000, 200)}
-_SAME: Final = {"short": (200, ("ivf-pq", "hnsw")), "long": (6000, RECIPES)}
+_SAME: Final = {"short": (200, ("ivf-pq", "hnsw")), "long": (2000, RECIPES)}
 _UPDATES: Final = {"short": 6, "long": 50}
 
 
