@@ -166,6 +166,7 @@ def try_all(writer: Writer, kinds: Sequence[Kind], scratch: Path, most: int | No
             if names != left:
                 tried.failures.append(f"{where}: left over or missing: {sorted(set(names) ^ set(left))}")
     shutil.rmtree(scratch)
+    print(f"{writer.name}: {tried.points} points, {len(tried.failures)} failures", file=sys.stderr, flush=True)
     return tried
 
 

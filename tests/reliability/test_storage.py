@@ -35,10 +35,10 @@ def test_everything_is_as_promised(stage: str, found: dict[str, Any]) -> None:
 @pytest.mark.parametrize("stage", ["crash", "errors"])
 def test_after_a_failing_writer_a_reader_sees_the_old_state_or_the_new_one(stage: str, found: dict[str, Any]) -> None:
     writers = found[stage]["writers"]
-    assert len(writers) == 9
+    assert len(writers) == {"crash": 9, "errors": 3}[stage]
     assert all(one["points"] == one["old"] + one["new"] > 0 for one in writers)
     assert sum(one["old"] for one in writers) > 0 < sum(one["new"] for one in writers)
-    assert found[stage]["distinct"] >= 300, "a long run has so many points to fail at"
+    assert found["crash"]["distinct"] >= 300, "a long run has so many points to be killed at"
 
 
 def test_a_disk_that_fails_is_told(found: dict[str, Any]) -> None:
