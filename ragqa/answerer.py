@@ -110,8 +110,7 @@ class Answerer:
 
         Raises:
             IndexNotFoundError, IndexMismatchError, IndexDamagedError: the index cannot be used.
-            ModelError: the embedder cannot be found, or the adapter was trained with another prompt template. (Generator
-                and reranker are loaded when first needed.)
+            ModelError: the embedder cannot be found, or the adapter was trained with another prompt template.
         """
         server = as_server(server, server_model)
         if adapter and generator is None and (whole := read_adapter(adapter)) and whole.merged:
@@ -332,14 +331,14 @@ class Answerer:
         abstained: Answer,
         found: Retrieval,
         use: AnswerSettings,
-        written: tuple[Prompt, Written],
-        timings: dict[str, float],
+        one: tuple[Prompt, Written],
+        took: dict[str, float],
     ) -> Answer:
         """What was written, or that nothing is sure enough."""
-        sure = written[1].confidence
+        sure = one[1].confidence
         if sure is not None and sure < self._least(use):
-            return replace(abstained, confidence=round(sure, 4), prompt=written[0].text)
-        return reply(abstained, found, use.top_k, written, timings)
+            return replace(abstained, confidence=round(sure, 4), prompt=one[0].text)
+        return reply(abstained, found, use.top_k, one, took)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save everything that answering needs: index, embedder, generator, adapter, reranker, settings.
