@@ -91,7 +91,10 @@ def main() -> int:
             best = max(one["answers_per_second"] for one in found["ways"]["batches"])
             with _served(index, []) as url:
                 load = _Load(url, questions, settings)
-                found["overload"] = load.run("--rate", str(2 * best), "--seconds", "10") | {"best": best}
+                found["overload"] = load.run("--rate", str(2 * best), "--seconds", "10") | {
+                    "best": best,
+                    "commit": setting()["commit"],
+                }
         kept.write_text(json.dumps(found) + "\n", "utf-8")
     result: dict[str, Any] = setting() | {
         "versions": installed_versions(("torch", "fastapi", "uvicorn", "uvloop", "httptools")),
