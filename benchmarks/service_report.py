@@ -28,8 +28,11 @@ def at(loads: list[dict[str, Any]], clients: int) -> dict[str, Any] | None:
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     versions = result["versions"]
+    measured = [found | {"overload": None} for found in result["modes"].values()]
+    measured += [found["overload"] for found in result["modes"].values() if "commit" in found.get("overload", {})]
+    commits = dict.fromkeys(f"`{found['commit']}`" for found in measured)
     lines = [
-        f"Measured on {result['date']} at commit `{result['commit']}`: {result['machine']}, shared by server and clients, "
+        f"Measured on {result['date']} at commit {', '.join(commits)}: {result['machine']}, shared by server and clients, "
         f"Python {result['python']}, no GPU; torch {versions['torch']}, uvicorn {versions['uvicorn']}, fastapi "
         f"{versions['fastapi']}. {result['products']:,} products. Milliseconds at the client.",
         "",
@@ -102,10 +105,11 @@ def draw(result: dict[str, Any]) -> None:
             figure.subplots(1, 2), (("answers a second", "answers_per_second", 1), ("p95 of an answer, ms", "p95", 1000)),
             strict=True,
         ):  # fmt: skip
-            clients: list[int] = []
+            numbers: set[int] = set()
             for (colour, mark), (mode, found) in zip(_LOOKS, result["modes"].items(), strict=False):
                 for way, loads in found["ways"].items():
                     clients = [load["clients"] for load in loads]
+                    numbers |= set(clients)
                     batched = way == "batches"
                     axes.plot(
                         clients, [factor * load[name] for load in loads], color=colour, marker=mark, markersize=5,
@@ -113,7 +117,7 @@ def draw(result: dict[str, Any]) -> None:
                         linewidth=1.4 if batched else 1, label=f"{mode}, {way}",
                     )  # fmt: skip
             axes.set(xscale="log", yscale="log", xlabel="clients", ylabel=label)
-            axes.set_xticks(clients, [str(number) for number in clients])
+            axes.set_xticks(sorted(numbers), [str(number) for number in sorted(numbers)])
             axes.xaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter(
                 FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")

@@ -49,7 +49,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     for flag, kind, what in (
         ("--max-batch", int, "questions done together at most (default: 16)"),
         ("--max-queue", int, "questions waiting or in work; more are refused with 503 (default: 256)"),
-        ("--max-wait", float, "refuse with 503 what would wait longer, in seconds (default: 4)"),
+        ("--max-wait", float, "refuse with 503 what would wait longer, in seconds (default: 3)"),
         ("--max-streams", int, "answers streamed in turns (default: 8)"),
         ("--timeout", float, "seconds from a request to its answer; then 504 (default: 30)"),
         ("--drain", float, "seconds that accepted requests get after SIGTERM (default: 30)"),

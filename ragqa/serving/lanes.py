@@ -14,7 +14,7 @@ from typing import Final
 from ragqa.serving.work import Work
 
 # The weight of the last batch in the measured seconds a question.
-_NEW: Final = 0.2
+_NEW: Final = 0.5
 
 
 class Lane:
@@ -38,6 +38,7 @@ class Lane:
         self._queue: list[Work] = []  # by turn
         self._changed = threading.Condition()
         self._stopping = False
+        self._working = 0  # questions of the batch in work
         self.seconds: float | None = None  # of work for a question, measured
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
@@ -73,9 +74,9 @@ class Lane:
             return True
 
     def before(self, turn: float) -> int:
-        """How many works have their turn before."""
+        """How many works have their turn before, with those in work."""
         with self._changed:
-            return bisect_right(self._queue, turn, key=_turn)
+            return self._working + bisect_right(self._queue, turn, key=_turn)
 
     def wait(self, count: float) -> float:
         """Seconds after which so many questions will be done, at the rate that was measured."""
@@ -99,6 +100,7 @@ class Lane:
             batch = [work for work in self._queue if work.group == first.group][: self._most(first)]
             taken = set(batch)
             self._queue = [work for work in self._queue if work not in taken]
+            self._working = len(batch)
             return batch
 
     def _work(self) -> None:
@@ -106,6 +108,7 @@ class Lane:
         while (batch := self._next(busy)) is not None:
             if batch:
                 self._run(batch)
+                self._working = 0
             busy = self._turn() if self._turn else False
 
 

@@ -34,7 +34,7 @@ class ServiceSettings(Settings):
 
     max_batch: int = 16
     max_queue: int = 256
-    max_wait: float = 4.0
+    max_wait: float = 3.0
     max_streams: int = 8
     timeout: float = 30.0
     drain: float = 30.0

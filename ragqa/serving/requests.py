@@ -12,10 +12,9 @@ _EXAMPLE: Final = "What is the description of Lumen Trail Headlamp LT-350?"
 
 Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=4000, pattern=r"[^\s\x00-\x1f]")]
 # To JSON 3.0 is a whole number, too; "3" and true are not.
-Whole = Annotated[
-    int, BeforeValidator(lambda given: int(given) if isinstance(given, float) and given.is_integer() else given),
-    Field(strict=True),
-]  # fmt: skip
+_INTEGRAL: Final = BeforeValidator(
+    lambda given: int(given) if isinstance(given, float) and given.is_integer() else given
+)
 Stop = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=100)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)]
 
@@ -27,11 +26,11 @@ class _Body(BaseModel):
 class Changes(_Body):
     """Settings of `AnswerSettings` that a request may change; what it leaves out is as the service was started."""
 
-    top_k: Annotated[Whole, Field(ge=1, le=50)] | None = None
-    context_products: Annotated[Whole, Field(ge=1, le=9)] | None = None
-    max_new_tokens: Annotated[Whole, Field(ge=1, le=512)] | None = None
+    top_k: Annotated[int, Field(strict=True, ge=1, le=50), _INTEGRAL] | None = None
+    context_products: Annotated[int, Field(strict=True, ge=1, le=9), _INTEGRAL] | None = None
+    max_new_tokens: Annotated[int, Field(strict=True, ge=1, le=512), _INTEGRAL] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, strict=True, allow_inf_nan=False)] | None = None
-    seed: Annotated[Whole, Field(ge=0, lt=2**31)] | None = None
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**31), _INTEGRAL] | None = None
     stop: Annotated[list[Stop], Field(max_length=4)] | None = None
     probabilities: StrictBool | None = None
     min_confidence: Share | None = None
@@ -58,7 +57,11 @@ class Ask(_Body):
             ],
             "oneOf": [
                 {"required": ["question"], "not": {"required": ["questions"]}},
-                {"required": ["questions"], "properties": {"stream": {"const": False}}},
+                {
+                    "required": ["questions"],
+                    "not": {"required": ["question"]},
+                    "properties": {"stream": {"const": False}},
+                },
             ],
         }
     )
@@ -86,7 +89,7 @@ class Search(_Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"question": "lumen headlamp", "top_k": 3}]})
 
     question: Text
-    top_k: Annotated[Whole, Field(ge=1, le=50)] = 5
+    top_k: Annotated[int, Field(strict=True, ge=1, le=50), _INTEGRAL] = 5
 
 
 class Message(BaseModel):
@@ -125,11 +128,11 @@ class Chat(BaseModel):
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
     stream: StrictBool | None = None
     stream_options: dict[str, Any] | None = None
-    n: Annotated[Whole, Field(ge=1, le=1)] | None = None
-    max_tokens: Annotated[Whole, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[Whole, Field(ge=1)] | None = None
+    n: Annotated[int, Field(strict=True, ge=1, le=1), _INTEGRAL] | None = None
+    max_tokens: Annotated[int, Field(strict=True, ge=1), _INTEGRAL] | None = None
+    max_completion_tokens: Annotated[int, Field(strict=True, ge=1), _INTEGRAL] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, strict=True, allow_inf_nan=False)] | None = None
-    seed: Annotated[Whole, Field(ge=0, lt=2**31)] | None = None
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**31), _INTEGRAL] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
 
     def changes(self) -> Changes:
