@@ -28,8 +28,9 @@ def at(loads: list[dict[str, Any]], clients: int) -> dict[str, Any] | None:
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     versions = result["versions"]
+    commits = dict.fromkeys(f"`{found['commit']}`" for found in result["modes"].values())
     lines = [
-        f"Measured on {result['date']} at commit `{result['commit']}`: {result['machine']}, shared by server and clients, "
+        f"Measured on {result['date']} at commit {', '.join(commits)}: {result['machine']}, shared by server and clients, "
         f"Python {result['python']}, no GPU; torch {versions['torch']}, uvicorn {versions['uvicorn']}, fastapi "
         f"{versions['fastapi']}. {result['products']:,} products. Milliseconds at the client.",
         "",

@@ -115,6 +115,9 @@ SEARCHED: Final = _object(
 )
 PRODUCT: Final = _object({"id": _TEXT, "title": _TEXT, "description": _TEXT})
 
+# One of a stream's events; its data are JSON.
+EVENT: Final = _object({"event": _TEXT, "data": _TEXT}, optional=("event",))
+
 PRODUCT_EXAMPLE: Final = {
     "id": "RQ5QHDUNTN",
     "title": "Lumen Trail Headlamp LT-350",

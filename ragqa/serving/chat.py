@@ -55,7 +55,7 @@ def routes(service: Service) -> APIRouter:
                 "description": "A chat completion; chunks of one where `stream` was true. `ragqa` has the whole answer.",
                 "content": {
                     "application/json": {"schema": {"type": "object"}, "example": _EXAMPLE},
-                    "text/event-stream": {"schema": {"type": "string"}, "example": "data: {...}\n\ndata: [DONE]\n\n"},
+                    "text/event-stream": {"schema": answers.EVENT, "example": "data: {...}\n\ndata: [DONE]\n\n"},
                 },
             }
         },

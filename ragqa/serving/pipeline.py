@@ -19,6 +19,7 @@ from ragqa.records import Answer, Retrieval
 from ragqa.serving.lanes import Lane
 from ragqa.serving.limits import ServiceSettings
 from ragqa.serving.metrics import Metrics
+from ragqa.serving.problems import busy
 from ragqa.serving.work import Work
 
 _WARM: Final = "?"
@@ -68,11 +69,12 @@ class Pipeline:
         return self.finding.stop(timeout) & self.writing.stop(timeout)
 
     def wait(self, work: Work) -> float:
-        """Seconds that a new work is likely to take until it is done."""
-        ahead = self.finding.before(work.turn)
-        asking = self.writing.before(work.turn) + len(self._streams) + self._share * ahead
-        others = 0.0 if _plain(work) else self.writing.wait(asking)
-        return self.finding.wait(ahead) + others + self.each(work)
+        """Seconds that a new work is likely to wait, for the generator by what is known to wait for it."""
+        others = 0.0 if _plain(work) else self._wait_to_write(work)
+        return self.finding.wait(self.finding.before(work.turn)) + others
+
+    def _wait_to_write(self, work: Work) -> float:
+        return self.writing.wait(self.writing.before(work.turn) + len(self._streams))
 
     def each(self, work: Work) -> float:
         """Seconds that a work is likely to take by itself."""
@@ -134,7 +136,13 @@ class Pipeline:
             self._share += 0.1 * (len(asked) / len(wanting) - self._share)
         self._metrics.batches.labels("retrieve").observe(len(batch))
         self.finding.measured(time.monotonic() - started, len(batch))
-        self.writing.put(asked)
+        for work in asked:
+            expected = self._wait_to_write(work)
+            # A request is refused at its first question or not at all.
+            if work.turn == work.arrived and expected > self._limits.max_wait:
+                done.append((work, busy(len(self.writing), expected)))
+            else:
+                self.writing.put([work])
         self._finish(done)
 
     def _write(self, batch: Sequence[Work]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -16,6 +17,7 @@ from starlette.responses import Response
 
 from ragqa.errors import InputError, ServerError
 
+_LONGEST_RETRY: Final = 60
 _LOG: Final = logging.getLogger("ragqa.serving")
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -28,6 +30,7 @@ class ProblemDocument(BaseModel):
     status: int = Field(examples=[422])
     detail: str = Field(examples=["question: String should have at least 1 character"])
     code: str = Field(description="a name for programs", examples=["invalid-request"])
+    retry_after: int | None = Field(None, description="seconds, as in the header Retry-After, where there is one")
     id: str = Field("", description="of the request; the log has it, too", examples=["6f1d0c52a9b34e07"])
 
 
@@ -47,6 +50,7 @@ class Problem(Exception):  # noqa: N818  (RFC 9457 calls it so)
     ) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail = status, code, detail
+        self.retry_after = retry_after
         self.headers = dict(headers) | ({} if retry_after is None else {"Retry-After": str(retry_after)})
 
     def to_dict(self, request_id: str = "") -> dict[str, Any]:
@@ -59,8 +63,22 @@ class Problem(Exception):  # noqa: N818  (RFC 9457 calls it so)
             "detail": self.detail,
             "code": self.code,
             "id": request_id,
+            **({} if self.retry_after is None else {"retry_after": self.retry_after}),
             "error": {"message": self.detail, "type": self.code.replace("-", "_"), "param": None, "code": self.code},
         }
+
+
+def busy(waiting: int, expected: float) -> Problem:
+    """That there is too much to do.
+
+    Args:
+        waiting: how many questions are.
+        expected: seconds that they are likely to take.
+    """
+    # When a half of what is queued is done there is room again.
+    after = max(1, min(math.ceil(expected / 2), _LONGEST_RETRY))
+    detail = f"{waiting} questions are waiting, which takes about {expected:.0f} s; try again later"
+    return Problem(503, "queue-full", detail, retry_after=after)
 
 
 def problem_of(error: BaseException) -> Problem:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StringConstraints, model_validator
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints, model_validator
 
 from ragqa.settings import Decoding
 
 _EXAMPLE: Final = "What is the description of Lumen Trail Headlamp LT-350?"
 
 Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=4000, pattern=r"[^\s\x00-\x1f]")]
+# To JSON 3.0 is a whole number, too; "3" and true are not.
+_INTEGRAL: Final = BeforeValidator(
+    lambda given: int(given) if isinstance(given, float) and given.is_integer() else given
+)
 Stop = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=100)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)]
 
@@ -23,11 +26,11 @@ class _Body(BaseModel):
 class Changes(_Body):
     """Settings of `AnswerSettings` that a request may change; what it leaves out is as the service was started."""
 
-    top_k: Annotated[StrictInt, Field(ge=1, le=50)] | None = None
-    context_products: Annotated[StrictInt, Field(ge=1, le=9)] | None = None
-    max_new_tokens: Annotated[StrictInt, Field(ge=1, le=512)] | None = None
+    top_k: Annotated[int, Field(strict=True, ge=1, le=50), _INTEGRAL] | None = None
+    context_products: Annotated[int, Field(strict=True, ge=1, le=9), _INTEGRAL] | None = None
+    max_new_tokens: Annotated[int, Field(strict=True, ge=1, le=512), _INTEGRAL] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, strict=True, allow_inf_nan=False)] | None = None
-    seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] | None = None
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**31), _INTEGRAL] | None = None
     stop: Annotated[list[Stop], Field(max_length=4)] | None = None
     probabilities: StrictBool | None = None
     min_confidence: Share | None = None
@@ -37,6 +40,10 @@ class Changes(_Body):
     def given(self) -> dict[str, Any]:
         """Those that were given."""
         return {name: value for name, value in self if value is not None}
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
 
 
 class Ask(_Body):
@@ -49,23 +56,29 @@ class Ask(_Body):
                 {"questions": [_EXAMPLE, "Do you have surfboards?"], "settings": {"top_k": 3}},
             ],
             "oneOf": [
-                {"required": ["question"]},
-                {"required": ["questions"], "properties": {"stream": {"const": False}}},
+                {"required": ["question"], "not": {"required": ["questions"]}},
+                {
+                    "required": ["questions"],
+                    "not": {"required": ["question"]},
+                    "properties": {"stream": {"const": False}},
+                },
             ],
         }
     )
 
-    question: Text | SkipJsonSchema[None] = None
-    questions: Annotated[list[Text], Field(min_length=1, max_length=1000)] | SkipJsonSchema[None] = None
+    question: Text = Field(default="", json_schema_extra=_without_default)
+    questions: Annotated[list[Text], Field(min_length=1, max_length=1000)] = Field(
+        default_factory=list, json_schema_extra=_without_default
+    )
     stream: StrictBool = Field(False, description="answer with server-sent events: pieces, then the whole answer")
     prompt: StrictBool = Field(False, description="also what the generator was given")
     settings: Changes = Field(default_factory=Changes)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
-        if len({"question", "questions"} & self.model_fields_set) != 1 or self.question is self.questions:
+        if bool(self.question) == bool(self.questions):
             raise ValueError("give either question or questions")
-        if self.stream and self.question is None:
+        if self.stream and self.questions:
             raise ValueError("a stream takes one question, not questions")
         return self
 
@@ -76,7 +89,7 @@ class Search(_Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"question": "lumen headlamp", "top_k": 3}]})
 
     question: Text
-    top_k: Annotated[StrictInt, Field(ge=1, le=50)] = 5
+    top_k: Annotated[int, Field(strict=True, ge=1, le=50), _INTEGRAL] = 5
 
 
 class Message(BaseModel):
@@ -115,11 +128,11 @@ class Chat(BaseModel):
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
     stream: StrictBool | None = None
     stream_options: dict[str, Any] | None = None
-    n: Annotated[StrictInt, Field(ge=1, le=1)] | None = None
-    max_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
+    n: Annotated[int, Field(strict=True, ge=1, le=1), _INTEGRAL] | None = None
+    max_tokens: Annotated[int, Field(strict=True, ge=1), _INTEGRAL] | None = None
+    max_completion_tokens: Annotated[int, Field(strict=True, ge=1), _INTEGRAL] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, strict=True, allow_inf_nan=False)] | None = None
-    seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] | None = None
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**31), _INTEGRAL] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
 
     def changes(self) -> Changes:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 import ragqa
 from ragqa.records import Answer
@@ -51,14 +51,14 @@ def routes(service: Service) -> APIRouter:
                 "description": "The answer; `answers` of them for several questions; events where `stream` was true.",
                 "content": {
                     "application/json": {"schema": answers.ASKED, "example": answers.EXAMPLE},
-                    "text/event-stream": {"schema": {"type": "string"}, "example": _STREAM},
+                    "text/event-stream": {"schema": answers.EVENT, "example": _STREAM},
                 },
             }
         },
     )
     async def ask(body: Ask, request: Request) -> Response:
         use = service.settings(body.settings.given())
-        questions = [body.question] if body.question is not None else body.questions or []
+        questions = body.questions or [body.question]
         if len(questions) > service.limits.max_questions:
             raise Problem(
                 422, "too-many-questions", f"at most {service.limits.max_questions} questions are taken at once"
@@ -68,7 +68,7 @@ def routes(service: Service) -> APIRouter:
             return stream(service, request, questions[0], use, body.prompt)
         found = await asked(service, request, "answer", questions, use)
         given = [answered(answer, body.prompt) for answer in found]
-        return json_response(given[0] if body.question is not None else {"answers": given})
+        return json_response({"answers": given} if body.questions else given[0])
 
     @router.post(
         "/v1/search",
@@ -118,7 +118,7 @@ def routes(service: Service) -> APIRouter:
         return json_response({"status": "ready"})
 
     @router.get(
-        "/metrics", tags=["service"], summary="Counters and times for Prometheus",
+        "/metrics", tags=["service"], summary="Counters and times for Prometheus", response_class=PlainTextResponse,
         responses=_REFUSED | {
             200: {
                 "description": "text format 0.0.4",

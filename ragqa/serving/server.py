@@ -23,6 +23,7 @@ else:
     from uvicorn.protocols.http.h11_impl import H11Protocol as _Protocol  # type: ignore[assignment]
 
 _MOST: Final = 65_535
+_LONGEST_HEAD: Final = 65_536  # bytes
 _LOG: Final = logging.getLogger("ragqa.serving")
 
 
@@ -64,6 +65,7 @@ def patient_for(head: float, taking: float) -> type[asyncio.Protocol]:
 
     class Patient(_Protocol):
         _late: asyncio.TimerHandle | None = None
+        _head = 0
         _stuck: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
@@ -71,12 +73,15 @@ def patient_for(head: float, taking: float) -> type[asyncio.Protocol]:
             self._late = self.loop.call_later(head, transport.abort)
 
         def data_received(self, data: bytes) -> None:
-            if self._late is None and self._between():
-                self._late = self.loop.call_later(head, self.transport.abort)
+            if self._between():
+                self._late = self._late or self.loop.call_later(head, self.transport.abort)
+                self._head += len(data)
             super().data_received(data)
             if not self._between():
                 _cancel(self._late)
-                self._late = None
+                self._late, self._head = None, 0
+            elif self._head > _LONGEST_HEAD:
+                self.transport.abort()
 
         def _between(self) -> bool:
             """Whether no request is being answered."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Literal
@@ -17,12 +16,11 @@ from ragqa.serving.generations import Generation, try_next
 from ragqa.serving.limits import ServiceSettings
 from ragqa.serving.metrics import Metrics
 from ragqa.serving.pipeline import Pipeline, Results
-from ragqa.serving.problems import Problem
+from ragqa.serving.problems import Problem, busy
 from ragqa.serving.work import Kind, Work
 from ragqa.settings import AnswerSettings
 
 _LOG: Final = logging.getLogger("ragqa.serving")
-_LONGEST_RETRY: Final = 60
 _LAST: Final = 2.0  # seconds for what is still in work when the time to drain is over
 # Seconds between the turns of two questions of one request, in those that a question takes.
 _SHARE: Final = 2
@@ -176,14 +174,7 @@ class Service:
             work.waiting -= 1
         for work in new:
             self._forget(work)
-        # When a half of what is queued is done there is room again.
-        after = max(1, min(math.ceil(expected / 2), _LONGEST_RETRY))
-        raise Problem(
-            503,
-            "queue-full",
-            f"{len(self._works)} questions are waiting, which takes about {expected:.0f} s; try again later",
-            retry_after=after,
-        )
+        raise busy(len(self._works), expected)
 
     def late(self) -> Problem:
         """That there was no answer in time."""
