@@ -22,7 +22,7 @@ from ragqa import Answerer, build_index, folders, open_index, update_index
 from ragqa.catalogue.export import prepare
 from ragqa.comparison import stages
 from ragqa.errors import IndexNotFoundError, RagqaError
-from ragqa.files import sha256_of
+from ragqa.files import sha256_of, write_json
 from ragqa.settings import AnswerSettings
 
 _COUNT: Final = 40
@@ -234,7 +234,7 @@ def writers(scratch: Path) -> Iterator[Writer]:
 
 
 def _toy_stage(folder: Path, inputs: Any) -> dict[str, Any]:
-    (folder / "kept.txt").write_text("kept")
+    write_json(folder / "kept.json", {"kept": True})
     return {"result": inputs["seed"], "seconds": 0.0, "peak_mb": 0, "commit": ""}
 
 
