@@ -56,7 +56,7 @@ def main() -> int:
     """Try what was asked for; 1 if anything was not as promised."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="the small counts of CI")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE", help=f"only these of {', '.join(STAGES)}")  # fmt: skip
+    parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES), metavar="STAGE", help=f"only these (none, to merge alone) of {', '.join(STAGES)}")  # fmt: skip
     parser.add_argument("--work", type=Path, default=Path("indexes/reliability"), help="(default: %(default)s)")
     parser.add_argument(
         "--keep", action="store_true", help="merge what is in the work folder into the committed result"

@@ -22,12 +22,12 @@ from ragqa import Answerer, build_index, folders, open_index, update_index
 from ragqa.catalogue.export import prepare
 from ragqa.comparison import stages
 from ragqa.errors import IndexNotFoundError, RagqaError
-from ragqa.files import sha256_of
+from ragqa.files import sha256_of, write_json
 from ragqa.settings import AnswerSettings
 
 _COUNT: Final = 40
 _NOTHING: Final = "nothing"
-_PATIENCE: Final = 300  # seconds, after which a child hangs
+_PATIENCE: Final = 120  # seconds, after which a child hangs
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,7 @@ def try_all(writer: Writer, kinds: Sequence[Kind], scratch: Path, most: int | No
             if names != left:
                 tried.failures.append(f"{where}: left over or missing: {sorted(set(names) ^ set(left))}")
     shutil.rmtree(scratch)
+    print(f"{writer.name}: {tried.points} points, {len(tried.failures)} failures", file=sys.stderr, flush=True)
     return tried
 
 
@@ -233,7 +234,7 @@ def writers(scratch: Path) -> Iterator[Writer]:
 
 
 def _toy_stage(folder: Path, inputs: Any) -> dict[str, Any]:
-    (folder / "kept.txt").write_text("kept")
+    write_json(folder / "kept.json", {"kept": True})
     return {"result": inputs["seed"], "seconds": 0.0, "peak_mb": 0, "commit": ""}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -40,8 +41,10 @@ def damaged(scratch: Path, flips: int, cuts: int, seed: int = 0) -> dict[str, An
         "a saved Answerer": (saved, ask_saved),
     }
     random_, failures, counts = random.Random(seed), [], {}  # noqa: S311  (not for secrets)
+    harmless: Counter[str] = Counter()
     for name, (folder, ask) in tried.items():
         files = sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size and not p.name.startswith("."))
+        files = [p for p in files if "g000001" not in p.parts or folder != index]
         right = value(in_child(ask))
         counts[name] = {}
         for kind, number in (("flip", flips), ("cut", cuts)):
@@ -57,9 +60,11 @@ def damaged(scratch: Path, flips: int, cuts: int, seed: int = 0) -> dict[str, An
                 path.write_bytes(whole)
                 ended = "harmless" if found.get("value") == right else "refused" if found.get("project") else "wrong"
                 here[ended] += 1
+                if ended == "harmless":
+                    harmless[f"{folder.name}/{path.relative_to(folder).as_posix()}"] += 1
                 if ended == "wrong":
                     failures.append(f"{kind} of {path.relative_to(scratch)} at {at}: {str(found)[:300]}")
-    return {"counts": counts, "failures": failures}
+    return {"counts": counts, "harmless": dict(sorted(harmless.items())), "failures": failures}
 
 
 def _opened(path: Path, **more: Any) -> Answerer:

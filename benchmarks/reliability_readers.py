@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from unittest import mock
 
 from benchmarks import toys
 from benchmarks.reliability_crash import in_child, value, wait
-from ragqa import build_index, open_index, update_index
+from ragqa import Answerer, build_index, open_index, update_index
 from ragqa.index import storage
 
 _COUNT: Final = 50
@@ -159,18 +160,21 @@ def _share(answerer: Any, stopped: Callable[[], bool]) -> dict[str, Any]:
 def forked(scratch: Path) -> dict[str, Any]:
     """Open and ask with several threads, fork, ask in the child and in the parent, at once; and in a spawned process."""
     import faiss
+    import torch
 
-    index = scratch / "index"
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(max(2, os.cpu_count() or 2))
+    tiny = str(toys.save_tiny_model(scratch / "tiny"))
+    threads = faiss.omp_get_max_threads(), torch.get_num_threads()
+    for use in (faiss.omp_set_num_threads, torch.set_num_threads):
+        use(max(2, os.cpu_count() or 2))
     try:
-        answerer = toys.toy_answerer(open_index(index))
-        questions = toys.QUESTIONS * 40
+        answerer = Answerer.from_pretrained(scratch / "index", generator=tiny, device="cpu", dtype="float32")
+        questions = toys.QUESTIONS * 4
         right = toys.told(answerer, questions)
         reading, writing = os.pipe()
         child = os.fork()
         if not child:
             os.close(reading)
+            signal.alarm(60)  # one that waits for its parent's threads waits for ever
             with os.fdopen(writing, "w") as pipe:
                 json.dump({"value": toys.told(answerer, questions) == right}, pipe)
             os._exit(0)
@@ -179,7 +183,8 @@ def forked(scratch: Path) -> dict[str, Any]:
         there = wait(child, reading).get("value") is True
         once_more = value(in_child(lambda: toys.told(answerer, questions) == right))
     finally:
-        faiss.omp_set_num_threads(threads)
+        faiss.omp_set_num_threads(threads[0])
+        torch.set_num_threads(threads[1])
     same = [here, there, once_more]
     failures = [f"after a fork: {same} (parent, child, another child)"] if not all(same) else []
     return {"asked": 3 * len(questions), "same": sum(same) * len(questions), "failures": failures}

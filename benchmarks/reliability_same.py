@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,10 +12,10 @@ from ragqa import build_index, open_index, update_index
 from ragqa.files import sha256_of
 from ragqa.training.splits import SplitSettings, make_split, write_split
 
-_RECIPES: Final = ("flat", "flat-fp16", "ivf", "ivf-sq8", "ivf-pq", "hnsw")
+RECIPES: Final = ("flat", "flat-fp16", "ivf", "ivf-sq8", "ivf-pq", "hnsw")
 
 
-def same(scratch: Path, count: int) -> dict[str, Any]:
+def same(scratch: Path, count: int, recipes: Sequence[str] = RECIPES) -> dict[str, Any]:
     """Build, update and split twice, with several threads, and compare."""
     import faiss
 
@@ -23,7 +24,7 @@ def same(scratch: Path, count: int) -> dict[str, Any]:
     first, second = (toys.catalogue(scratch / f"same{state}.jsonl", state, count) for state in (1, 2))
     made, failures = [], []
     try:
-        for recipe in _RECIPES:
+        for recipe in recipes:
             built = []
             for time in "ab":
                 place = scratch / f"{recipe}-{time}"
@@ -33,7 +34,7 @@ def same(scratch: Path, count: int) -> dict[str, Any]:
                 built.append(_state(place))
             made.append(_compared(f"an index, {recipe}", built[0], built[2]))
             made.append(_compared(f"an update of it, {recipe}", built[1], built[3]))
-        products = list(open_index(scratch / "flat-a").store)
+        products = list(open_index(scratch / f"{recipes[0]}-a").store)
         splits = []
         for time in "ab":
             write_split(make_split(products, SplitSettings()), products, scratch / f"split-{time}")

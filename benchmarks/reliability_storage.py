@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +13,17 @@ from benchmarks.faults import Kind
 from benchmarks.reliability_crash import Tried, try_all, try_training, writers
 from benchmarks.reliability_damage import damaged
 from benchmarks.reliability_readers import forked, read_during_updates
-from benchmarks.reliability_same import same
+from benchmarks.reliability_same import RECIPES, same
 
-# How many points of each writer, flips, truncations and updates are tried; None for all points.
-_POINTS: Final[dict[str, int | None]] = {"short": 3, "long": None}
-_TRAINING: Final[dict[str, int | None]] = {"short": 2, "long": None}
+# How many points of each writer are tried, spread over all; a long run tries all, or as many as this variable says.
+_MOST: Final = int(os.environ.get("RAGQA_POINTS", "1000000"))
+_POINTS: Final = {"short": 3, "long": _MOST}
+# Of a training's save steps, after each of which the training is gone on with.
+_TRAINING: Final = {"short": 2, "long": min(40, _MOST)}
+# Whose disk fails in a short run; all are killed.
+_FEW: Final = ("update", "prepare", "save_pretrained over a saved Answerer")
 _FLIPS: Final = {"short": (60, 12), "long": (1000, 200)}
+_SAME: Final = {"short": (200, ("ivf-pq", "hnsw")), "long": (2000, RECIPES)}
 _UPDATES: Final = {"short": 6, "long": 50}
 
 
@@ -32,12 +38,13 @@ def errors(size: str) -> dict[str, Any]:
 
 
 def _tried(kinds: Sequence[Kind], size: str, how: str) -> dict[str, Any]:
+    few = size == "short" and "kill" not in kinds
     with tempfile.TemporaryDirectory() as folder, toys.toy_embedder(Path(folder) / "toy-model"):
         scratch = Path(folder)
-        tried = [try_all(one, kinds, scratch / "one", _POINTS[size]) for one in writers(scratch / "inputs")]
-        tried += [
-            try_training(what, kinds, scratch / "training", _TRAINING[size]) for what in ("checkpoint", "adapter")
-        ]
+        all_writers = [one for one in writers(scratch / "inputs") if not few or one.name in _FEW]
+        tried = [try_all(one, kinds, scratch / "one", _POINTS[size]) for one in all_writers]
+        steps = () if few else ("checkpoint", "adapter")
+        tried += [try_training(step, kinds, scratch / "training", _TRAINING[size]) for step in steps]
     return {
         "table": _table(tried, how),
         "failures": [line for one in tried for line in one.failures],
@@ -77,6 +84,7 @@ def damage(size: str) -> dict[str, Any]:
             f"| {name} | {sum(flip.values()):,} | {flip['refused']:,} | {flip['harmless']:,} | {sum(cut.values()):,} | "
             f"{cut['refused']:,} | {cut['harmless']:,} |"
         )
+    lines += ["", "Harmless were changes in " + ", ".join(f"`{name}` ({count})" for name, count in found["harmless"].items()) + "."]  # fmt: skip
     return {"table": lines} | found
 
 
@@ -97,7 +105,7 @@ def readers(size: str) -> dict[str, Any]:
 def determinism(size: str) -> dict[str, Any]:
     """Make the same twice."""
     with tempfile.TemporaryDirectory() as folder, toys.toy_embedder(Path(folder) / "toy-model"):
-        found = same(Path(folder), {"short": 400, "long": 6000}[size])
+        found = same(Path(folder), *_SAME[size])
     lines = ["| made twice | the same bytes | the same answers |", "|---|---|---|"]
     lines += [f"| {one['what']} | {one['bytes']} | {one['answers']} |" for one in found["made"]]
     return found | {"table": lines}

@@ -15,6 +15,7 @@ import xxhash
 
 from ragqa import Answerer, models
 from ragqa.index import recipe
+from ragqa.models.source import quiet
 from ragqa.retrieval.embed import SentenceEmbedder, Vectors, unit
 from ragqa.retrieval.text import trigrams
 from ragqa.settings import AnswerSettings
@@ -141,6 +142,7 @@ def save_tiny_model(folder: Path) -> Path:
         eos_token_id=0,
         pad_token_id=0,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quiet():
+        LlamaForCausalLM(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     return folder

@@ -219,6 +219,12 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
     return file.sha256
 
 
+def sync_file(path: Path) -> None:
+    """Flush to disk what another program wrote into a file."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to disk, where the system can (POSIX)."""
     if os.name != "posix":

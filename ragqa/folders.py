@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from ragqa.files import copy_file, storage_errors, sync_folder
+from ragqa.files import copy_file, storage_errors, sync_file, sync_folder
 
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
@@ -41,8 +41,7 @@ def sync_tree(folder: Path) -> None:
     with storage_errors(folder):
         for place, _, files in os.walk(folder, topdown=False):
             for name in files:
-                with Path(place, name).open("rb") as file:
-                    os.fsync(file.fileno())
+                sync_file(Path(place, name))
             sync_folder(Path(place))
 
 

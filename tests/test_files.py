@@ -100,6 +100,7 @@ def test_a_leftover_of_a_killed_process_of_the_same_number_is_no_obstacle(tmp_pa
     assert names(tmp_path) == ["f"]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_leftover_of_a_dead_process_is_removed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
     child = os.fork()
     if not child:
@@ -113,6 +114,7 @@ def test_a_leftover_of_a_dead_process_is_removed_and_that_of_a_living_one_is_not
     assert names(tmp_path) == sorted(["f", f".f.{os.getppid()}.tmp", f".g.{child}.tmp"])
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_file_that_a_process_elsewhere_is_writing_is_not_removed(tmp_path: Path) -> None:
     """Its number says nothing here; its lock does."""
     child = os.fork()

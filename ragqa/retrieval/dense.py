@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
+import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,7 +53,21 @@ def import_faiss() -> Any:
         raise MissingDependencyError(
             f"faiss cannot be imported ({error}); install it: pip install faiss-cpu"
         ) from error
+    _mind_forks()
     return faiss
+
+
+@functools.cache
+def _mind_forks() -> None:
+    """See that a forked child computes with one thread: it would wait for ever for its parent's, which it does not have."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_one_thread_in_child)
+
+
+def _one_thread_in_child() -> None:
+    for library, call in (("faiss", "omp_set_num_threads"), ("torch", "set_num_threads")):
+        if library in sys.modules:
+            getattr(sys.modules[library], call)(1)
 
 
 class DenseIndex:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 
 from ragqa.errors import MissingDependencyError, ModelError, first_line
-from ragqa.files import storage_errors
+from ragqa.files import storage_errors, sync_file, sync_folder
 from ragqa.models.source import quiet
 from ragqa.retrieval.bert import BertEncoder
 from ragqa.retrieval.embed import SentenceEmbedder, Vectors, each_core, like_lengths, unit
@@ -151,8 +151,10 @@ def quantise(model: SentenceTransformer, encoder: SentenceEmbedder, titles: Sequ
     unfinished = path.with_name(f"unfinished-{path.name}")
     with storage_errors(path):
         openvino.save_model(quantised, str(unfinished))
-        unfinished.with_suffix(".bin").replace(path.with_suffix(".bin"))
-        unfinished.replace(path)
+        for written in (unfinished.with_suffix(".bin"), unfinished):  # an interrupted build goes on with what is there
+            sync_file(written)
+            written.replace(path.with_suffix(written.suffix))
+        sync_folder(path.parent)
 
 
 class _Pooled(torch.nn.Module):

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ragqa.errors import InputError, RagqaError, StorageError, first_line
 from ragqa.files import storage_errors, write_json
-from ragqa.folders import recover
+from ragqa.folders import readable
 from ragqa.training.checkpoints import checkpoints, newest_sealed, steps_of
 
 MANIFEST: Final = "manifest.json"
@@ -39,15 +39,14 @@ def check_out(out: Path, kind: str, resume: bool, overwrite: bool) -> None:
     """
     if not out.name:
         raise InputError(f"{out}: names no folder; give --out a name, such as embedders/mine")
-    with storage_errors(out):
-        recover(out.absolute())
-    if out.exists():
+    there = readable(out.absolute())
+    if there.exists():
         if not overwrite:
             raise InputError(f"{out}: is there already; choose another --out, or add --overwrite to replace it")
         ours = False
         with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
-            ours = json.loads((out / MANIFEST).read_text("utf-8")).get("kind") == kind
-        if not ours and (not out.is_dir() or any(out.iterdir())):
+            ours = json.loads((there / MANIFEST).read_text("utf-8")).get("kind") == kind
+        if not ours and (not there.is_dir() or any(there.iterdir())):
             raise InputError(f"{out}: holds something else than a {kind}; choose another --out")
     work = work_folder(out)
     found = newest_sealed(work) if work.is_dir() else None

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import patch
 
 import pytest
 
@@ -160,8 +160,8 @@ def test_of_an_interrupted_build_only_what_is_whole_is_gone_on_with(
     monkeypatch.setattr(blocks, "SIZE", 64)
     with toy_embedder(tmp_path / "toy"):
         expected = build_index(source, tmp_path / "whole").manifest["content_sha256"]
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr("ragqa.index.build.build_dense", Mock(side_effect=KeyboardInterrupt))
+        interrupted = patch("ragqa.index.build.build_dense", side_effect=KeyboardInterrupt)
+        with interrupted, pytest.raises(KeyboardInterrupt):
             build_index(source, out)
         path = out / ".partial" / damaged
         written = bytearray(path.read_bytes())

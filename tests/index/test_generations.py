@@ -67,6 +67,7 @@ def test_a_generation_that_is_held_stays_until_it_is_let_go(tmp_path: Path) -> N
     assert generations(tmp_path / "x") == ["g000004", "g000005"]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_holds_on_when_its_parent_lets_go(tmp_path: Path) -> None:
     published(tmp_path / "x", 1)
     _, hold = hold_live(tmp_path / "x")

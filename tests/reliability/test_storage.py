@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,10 +35,10 @@ def test_everything_is_as_promised(stage: str, found: dict[str, Any]) -> None:
 @pytest.mark.parametrize("stage", ["crash", "errors"])
 def test_after_a_failing_writer_a_reader_sees_the_old_state_or_the_new_one(stage: str, found: dict[str, Any]) -> None:
     writers = found[stage]["writers"]
-    assert len(writers) == 9
+    assert len(writers) == {"crash": 9, "errors": 3}[stage]
     assert all(one["points"] == one["old"] + one["new"] > 0 for one in writers)
     assert sum(one["old"] for one in writers) > 0 < sum(one["new"] for one in writers)
-    assert found[stage]["distinct"] >= 300, "a long run has so many points to fail at"
+    assert found["crash"]["distinct"] >= 300, "a long run has so many points to be killed at"
 
 
 def test_a_disk_that_fails_is_told(found: dict[str, Any]) -> None:
@@ -45,11 +46,14 @@ def test_a_disk_that_fails_is_told(found: dict[str, Any]) -> None:
     assert all(one["refused"] > 0 for one in found["errors"]["writers"])
 
 
-def test_damage_is_refused_but_where_it_changes_no_answer(found: dict[str, Any]) -> None:
-    for name, counts in found["damage"]["counts"].items():
-        for ends in counts.values():
-            assert ends["wrong"] == 0, name
-            assert ends["refused"] > ends["harmless"] * (name == "an index"), name
+def test_damage_is_refused_but_in_files_that_no_answer_depends_on(found: dict[str, Any]) -> None:
+    counts = found["damage"]["counts"]
+    assert all(ends["wrong"] == 0 for one in counts.values() for ends in one.values())
+    assert sum(one["flip"]["refused"] for one in counts.values()) > 30
+    documents = re.compile(
+        r"index/CURRENT|(saved/)?adapter/(README\.md|loss\.png|metrics\.jsonl|recipe\.toml|split/.*)"
+    )
+    assert [name for name in found["damage"]["harmless"] if not documents.fullmatch(name)] == []
 
 
 def test_readers_saw_several_states_and_never_two_at_once(found: dict[str, Any]) -> None:
@@ -62,7 +66,7 @@ def test_readers_saw_several_states_and_never_two_at_once(found: dict[str, Any])
 
 def test_what_is_made_twice_is_the_same(found: dict[str, Any]) -> None:
     made = found["determinism"]["made"]
-    assert len(made) == 13
+    assert len(made) == 5
     assert all("no" not in (one["bytes"], one["answers"]) for one in made)
 
 
