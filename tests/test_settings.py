@@ -34,6 +34,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "rerank_depth": 20,
         "max_question_chars": 4000,
         "batch_size": 8,
+        "max_seconds": None,
     }
 
 

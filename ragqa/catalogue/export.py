@@ -86,7 +86,8 @@ def clean_catalogue(
 
 def _block(rows: Iterator[Row], most: int) -> list[Row]:
     """The next rows, at most so many; fewer where they are long, so that no catalogue fills the memory."""
-    block, held = [], 0
+    block: list[Row] = []
+    held = 0
     for row in itertools.islice(rows, most):
         block.append(row)
         held += len(row.title) + len(row.text)

@@ -230,7 +230,8 @@ class Catalogue:
                     skip(number, Malformed(f"an object with named fields is accepted, not a value of type {kind}"))
 
         readable = objects()
-        head, held = [], 0
+        head: list[tuple[int, Mapping[str, Any]]] = []
+        held = 0
         for one in itertools.islice(readable, _PEEK):
             head.append(one)
             held += sum(len(value) for value in one[1].values() if isinstance(value, str))

@@ -125,8 +125,9 @@ def parse_question(text: str, max_chars: int = 4000) -> Question:
     Raises:
         QuestionError: it is no text, nothing to look for is in it, or it is longer than `max_chars`.
     """
-    if not isinstance(text, str):
-        raise QuestionError(f"a question is a text, not a value of type {type(text).__name__}")
+    given: object = text
+    if not isinstance(given, str):
+        raise QuestionError(f"a question is a text, not a value of type {type(given).__name__}")
     if len(text) > max_chars:
         raise QuestionError(
             f"the question has {len(text):,} characters; at most {max_chars:,} are accepted (--max-question-chars)"
