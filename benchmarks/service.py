@@ -160,7 +160,7 @@ def _environment() -> dict[str, str]:
 
 
 _COUNT: Final = (
-    "import sys; from ragqa.index.storage import *; print(read_manifest(live_generation(Path(sys.argv[1])))['count'])"
+    "import sys; from ragqa.index.generations import live_generation; from ragqa.index.storage import read_manifest; from pathlib import Path; print(read_manifest(live_generation(Path(sys.argv[1])))['count'])"
 )
 
 

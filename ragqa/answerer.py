@@ -68,14 +68,12 @@ class Answerer:
         self.embedder_source = embedder_source
         self.generator_source: models.ModelSource | None = None
         self.retriever = index.retriever(embedder)
-        self.generator_name, self.adapter_name = generator, adapter
-        self.reranker_name = reranker
+        self.generator_name, self.adapter_name, self.reranker_name = generator, adapter, reranker
         self.reranker_source: models.ModelSource | None = None
         self._device, self._dtype, self._server = device, dtype, server
         self._generator: Generator | None = None
         self._reranker: Reranker | None = None
-        self._loading = threading.Lock()
-        self._saved = Saved()
+        self._loading, self._saved = threading.Lock(), Saved()
         self._writer = Writer(self.trained, foreign=adapter is not None and self.trained is None)
 
     @classmethod
@@ -236,15 +234,9 @@ class Answerer:
         if use.rerank_depth and self._reranker is None and self.reranker is not None:
             load["load"] = (time.perf_counter() - started) / max(len(questions), 1)
             started = time.perf_counter()
-        found = self.retriever.retrieve(
-            questions,
-            max(use.top_k, use.context_products),
-            use.max_question_chars,
-            fusion=use.fusion,
-            lexical=use.lexical,
-            reranker=self._reranker,
-            rerank_depth=use.rerank_depth,
-        )
+        how: dict[str, Any] = {"fusion": use.fusion, "lexical": use.lexical, "rerank_depth": use.rerank_depth}
+        count = max(use.top_k, use.context_products)
+        found = self.retriever.retrieve(questions, count, use.max_question_chars, reranker=self._reranker, **how)
         retrieve = (time.perf_counter() - started) / max(len(questions), 1)
         return found, {"retrieve": retrieve} | load
 
@@ -331,14 +323,14 @@ class Answerer:
         abstained: Answer,
         found: Retrieval,
         use: AnswerSettings,
-        one: tuple[Prompt, Written],
-        took: dict[str, float],
+        written: tuple[Prompt, Written],
+        timings: dict[str, float],
     ) -> Answer:
         """What was written, or that nothing is sure enough."""
-        sure = one[1].confidence
+        sure = written[1].confidence
         if sure is not None and sure < self._least(use):
-            return replace(abstained, confidence=round(sure, 4), prompt=one[0].text)
-        return reply(abstained, found, use.top_k, one, took)
+            return replace(abstained, confidence=round(sure, 4), prompt=written[0].text)
+        return reply(abstained, found, use.top_k, written, timings)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save everything that answering needs: index, embedder, generator, adapter, reranker, settings.
