@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ragqa.commands.answering import add_answering, add_models, chosen_server
 from ragqa.commands.options import add_common, add_device, given
 from ragqa.errors import InputError, MissingDependencyError
-from ragqa.index.storage import live_generation
+from ragqa.index.generations import live_generation
 from ragqa.models import is_hub_id
 from ragqa.saved import SAVED
 from ragqa.settings import AnswerSettings

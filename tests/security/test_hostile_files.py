@@ -147,7 +147,7 @@ def test_a_tokenizer_that_panics_is_refused(model_folder: Path) -> None:
         "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<none>", "type_id": 0}}], "pair": [],
     }  # fmt: skip
     (model_folder / "tokenizer.json").write_text(json.dumps(told))
-    with pytest.raises(ModelError, match="(cannot be loaded as a language model|its tokenizer cannot be used)"):
+    with pytest.raises(ModelError, match=r"(cannot be loaded as a language model|its tokenizer cannot be used)"):
         models.load_generator(str(model_folder))
 
 
