@@ -146,9 +146,7 @@ def _environment() -> dict[str, str]:
     return os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-_COUNT: Final = (
-    "import sys; from ragqa.index.storage import *; print(read_manifest(live_generation(Path(sys.argv[1])))['count'])"
-)
+_COUNT: Final = "import sys; from ragqa.index.storage import *; from ragqa.index.generations import live_generation; print(read_manifest(live_generation(Path(sys.argv[1])))['count'])"
 
 
 def write_questions(index: str, kind: str, out: str) -> None:

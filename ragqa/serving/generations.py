@@ -15,7 +15,8 @@ import xxhash
 from ragqa.answerer import Answerer
 from ragqa.catalogue.store import ProductStore
 from ragqa.errors import RagqaError
-from ragqa.index.storage import Verify, live_generation, open_index
+from ragqa.index.generations import live_generation
+from ragqa.index.storage import Verify, open_index
 from ragqa.records import Product
 
 _LOG: Final = logging.getLogger("ragqa.serving")
