@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ragqa import Answerer, open_index, update_index
-from ragqa.index.storage import CURRENT
+from ragqa.index.generations import CURRENT
 from ragqa.serving.generations import Generation, ProductIds, next_generation
 from tests.conftest import DEMO
 from tests.serving.conftest import LT350, serving, until
