@@ -126,7 +126,7 @@ class ProductStore:
             self._map.seek(0)
             self._begin = self._map.read_buffer(1).address
             self._size = self._map.size()
-        except (pa.ArrowException, OSError, OverflowError) as error:
+        except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
             raise IndexDamagedError(f"{path}: not a whole product store ({first_line(error)})") from error
         self._path = path
         self._count: int = max(batches - 1, 0) * _ROWS_PER_BATCH + last

@@ -212,6 +212,8 @@ class PromptBuilder:
             share = max(left, 0) // (len(descriptions) - done)
             if len(offsets[i]) > share:
                 end = offsets[i][share - 1][1] if share else 0
+                if share and offsets[i][share][0] < end:  # a character of several tokens would be whole
+                    end = offsets[i][share - 1][0]
                 fitted[i] = cut_at_sentence(descriptions[i], end)
             left -= min(len(offsets[i]), share)
         return fitted

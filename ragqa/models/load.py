@@ -241,6 +241,12 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             )
     except Exception as error:  # a hostile or broken folder raises anything
         raise ModelError(f"{source.name}: cannot be loaded as a language model ({first_line(error)})") from error
+    try:
+        tokenizer("a [1]")
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  (a panic of Rust's is no Exception)
+        raise ModelError(f"{source.name}: its tokenizer cannot be used ({first_line(error)})") from None
     if not tokenizer.is_fast:
         raise ModelError(
             f"{source.name}: its tokenizer has no fast form, which tells where in a text a token stands; choose another"

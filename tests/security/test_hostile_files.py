@@ -140,6 +140,17 @@ def test_a_checkpoint_has_no_pickled_arguments_and_one_that_was_changed_is_not_g
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_tokenizer_that_panics_is_refused(model_folder: Path) -> None:
+    told = read_json(model_folder / "tokenizer.json")
+    told["post_processor"] = {
+        "type": "TemplateProcessing", "special_tokens": {},
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<none>", "type_id": 0}}], "pair": [],
+    }  # fmt: skip
+    (model_folder / "tokenizer.json").write_text(json.dumps(told))
+    with pytest.raises(ModelError, match=r"(cannot be loaded as a language model|its tokenizer cannot be used)"):
+        models.load_generator(str(model_folder))
+
+
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 JSONS: dict[str, bytes] = {

@@ -147,3 +147,11 @@ def test_tokens_of_white_space_are_no_control_tokens() -> None:
     tokenizer.add_tokens(["\n\n", "\n\n\n", "  ", "é"])
     shown = [Candidate(Product("1", "Café", ""), 0, 0.9, 0.9, 0.9, False)] * 2
     assert PromptBuilder(tokenizer, TEMPLATES["retrieval"]).build(QUESTION, shown).text.count("Café") == 2
+
+
+def test_a_description_cut_within_a_character_of_several_tokens_keeps_to_the_limit() -> None:
+    builder = PromptBuilder(family_tokenizer("chatml"), TEMPLATES["retrieval"], 700)
+    shown = [Candidate(Product("1", "T", "👩\u200d🚀" * 300), 0, 0.9, 0.9, 0.9, False)] * 3
+    for extra in range(8):
+        asked = parse_question("x" * (1 + extra))
+        assert len(builder.build(asked, shown).ids) <= 700
