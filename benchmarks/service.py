@@ -3,7 +3,8 @@
 A server process as `ragqa serve` starts it and a process of clients share the machine's cores. From 1 to 64 clients ask,
 each its next question when it has its answer, with micro-batches and without (`--max-batch 1`); then twice as many
 questions a second arrive as the service can bear. Every question is another one, and every answer is held against what
-the same index gives its question in Python.
+the same index gives its question in Python. Each mode's result is kept in the work folder, and the same command goes on
+after an interruption.
 
 Catalogue: the sample of LF-Amazon-1.3M. With `--adapter` the model also writes freely.
 """
@@ -29,13 +30,12 @@ from benchmarks.road import CATALOGUES, ROOT
 from benchmarks.service_report import RESULT, write_tables
 from ragqa.versions import installed_versions, setting
 
-CLIENTS: Final = (1, 4, 16, 64)
-# Mode: decoding, kind of question, seconds a load, whether it needs an adapter.
+# Mode: decoding, kind of question, seconds a load, clients, whether it needs an adapter.
 MODES: Final = {
-    "copy": ("copy", "partial", 5.0, False),
-    "exact titles": ("auto", "exact", 5.0, False),
-    "extractive": ("extractive", "partial", 12.0, False),
-    "free": ("free", "partial", 12.0, True),
+    "copy": ("copy", "partial", 5.0, (1, 4, 16, 64), False),
+    "exact titles": ("auto", "exact", 5.0, (1, 4, 16, 64), False),
+    "extractive": ("extractive", "partial", 8.0, (1, 4, 16), False),
+    "free": ("free", "partial", 8.0, (1, 4, 16), True),
 }
 _OVERLOAD: Final = ("copy", "extractive")
 _BATCHES: Final = {"batches": 16, "one at a time": 1}
@@ -52,8 +52,9 @@ def main() -> int:
     )
     parser.add_argument("--adapter", type=Path, help="a LoRA adapter trained with retrieval, for free decoding")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="only these")
-    parser.add_argument("--clients", nargs="+", type=int, default=list(CLIENTS), help="only so many clients")
-    parser.add_argument("--seconds", type=float, help="of each load (default: 5, or 12 where the generator is asked)")
+    parser.add_argument("--clients", nargs="+", type=int, help="only so many clients")
+    parser.add_argument("--seconds", type=float, help="of each load (default: 5, or 8 where the generator is asked)")
+    parser.add_argument("--again", action="store_true", help="measure also what is kept in the work folder")
     parser.add_argument("--keep", action="store_true", help="make it the committed result")
     parser.add_argument("--tables", action="store_true", help="only write table and picture from the committed result")
     chosen = parser.parse_args()
@@ -68,30 +69,42 @@ def main() -> int:
             print(f"no catalogue at {chosen.catalogue}; set RAGQA_DATA (see benchmarks/README.md)", file=sys.stderr)
             return 2
         _run("-m", "ragqa.build_index", str(chosen.catalogue), "--out", str(index))
-    result: dict[str, Any] = setting() | {
-        "versions": installed_versions(("torch", "fastapi", "uvicorn", "uvloop", "httptools")),
-        "products": json.loads(_run("-c", _COUNT, str(index))),
-        "modes": {},
-    }
     for mode in chosen.modes:
-        decoding, kind, seconds, adapted = MODES[mode]
-        if adapted and chosen.adapter is None:
+        decoding, kind, seconds, clients, adapted = MODES[mode]
+        kept = work / f"{mode.replace(' ', '-')}-measured.json"
+        if (adapted and chosen.adapter is None) or (kept.exists() and not chosen.again):
             continue
         questions = work / f"{kind}.json"
         _run("-m", "benchmarks.service", "questions", str(index), kind, str(questions))
         settings = {"decoding": decoding} | ({"max_new_tokens": _NEW_TOKENS} if adapted else {})
-        found = result["modes"][mode] = {"settings": settings, "questions": kind, "ways": {}}
+        found: dict[str, Any] = setting() | {"settings": settings, "questions": kind, "ways": {}}
         for way, most in _BATCHES.items():
             options = ["--max-batch", str(most), *(["--adapter", str(chosen.adapter)] if adapted else [])]
-            with _served(index, options) as url:
+            # Clients that wait for their answers are not refused, however long that is.
+            with _served(index, [*options, "--max-wait", "1000", "--timeout", "1000"]) as url:
                 load = _Load(url, questions, settings)
                 found["ways"][way] = [
-                    load.run("--clients", str(clients), "--seconds", str(chosen.seconds or seconds))
-                    for clients in chosen.clients
+                    load.run("--clients", str(number), "--seconds", str(chosen.seconds or seconds))
+                    for number in chosen.clients or clients
                 ]
-                if way == "batches" and mode in _OVERLOAD:
-                    best = max(one["answers_per_second"] for one in found["ways"][way])
-                    found["overload"] = load.run("--rate", str(2 * best), "--seconds", "10") | {"best": best}
+        if mode in _OVERLOAD:
+            best = max(one["answers_per_second"] for one in found["ways"]["batches"])
+            with _served(index, []) as url:
+                load = _Load(url, questions, settings)
+                found["overload"] = load.run("--rate", str(2 * best), "--seconds", "10") | {
+                    "best": best,
+                    "commit": setting()["commit"],
+                }
+        kept.write_text(json.dumps(found) + "\n", "utf-8")
+    result: dict[str, Any] = setting() | {
+        "versions": installed_versions(("torch", "fastapi", "uvicorn", "uvloop", "httptools")),
+        "products": json.loads(_run("-c", _COUNT, str(index))),
+        "modes": {
+            mode: json.loads(kept.read_text("utf-8"))
+            for mode in MODES
+            if (kept := work / f"{mode.replace(' ', '-')}-measured.json").exists()
+        },
+    }
     print(service_report.table(result))
     if chosen.keep:
         RESULT.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
@@ -146,7 +159,9 @@ def _environment() -> dict[str, str]:
     return os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-_COUNT: Final = "import sys; from ragqa.index.storage import *; from ragqa.index.generations import live_generation; print(read_manifest(live_generation(Path(sys.argv[1])))['count'])"
+_COUNT: Final = (
+    "import sys; from ragqa.index.generations import live_generation; from ragqa.index.storage import read_manifest; from pathlib import Path; print(read_manifest(live_generation(Path(sys.argv[1])))['count'])"
+)
 
 
 def write_questions(index: str, kind: str, out: str) -> None:
@@ -164,13 +179,13 @@ def write_questions(index: str, kind: str, out: str) -> None:
         for title in titles
     )
     questions = [f"What is the description of {text}?" for text in texts]
-    answers = answerer.ask_many(questions, decoding="copy")
-    # What is copied or refused is the same in every mode; a generator may choose another of the sources.
+    answers = answerer.ask_many(questions, decoding="copy" if kind == "partial" else "auto")
+    # The text of an exact title is the same in every mode; for others a generator may choose another of the sources.
     rows = [
         {
             "question": answer.question,
             "sources": [source.id for source in answer.sources],
-            "text": answer.text if kind == "exact" or answer.abstained else None,
+            "text": answer.text if kind == "exact" else None,
         }
         for answer in answers
     ]
