@@ -159,9 +159,7 @@ def _environment() -> dict[str, str]:
     return os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-_COUNT: Final = (
-    "import sys; from ragqa.index.generations import live_generation; from ragqa.index.storage import read_manifest; from pathlib import Path; print(read_manifest(live_generation(Path(sys.argv[1])))['count'])"
-)
+_COUNT: Final = "import sys; from ragqa.index.generations import live_generation; from ragqa.index.storage import read_manifest; from pathlib import Path; print(read_manifest(live_generation(Path(sys.argv[1])))['count'])"
 
 
 def write_questions(index: str, kind: str, out: str) -> None:
