@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import xxhash
 
+from ragqa.progress import show_progress
 from ragqa.retrieval.embed import Vectors, unit
 from ragqa.retrieval.text import trigrams
 
@@ -58,6 +59,12 @@ def write_lines(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def _no_progress() -> None:
+    """Commands switch progress on for their process, which is that of other tests, too."""
+    show_progress(False)
 
 
 @pytest.fixture(scope="session")

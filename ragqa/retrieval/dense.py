@@ -109,8 +109,7 @@ class DenseIndex:
         damaged = f"{path}: not a whole FAISS index; build the index anew"
         size = path.stat().st_size
         try:
-            with _bounded(faiss, size):
-                index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            index = _read(faiss, path, size)
             if not _plausible(faiss, index, size):
                 raise IndexDamagedError(damaged)
             dense = cls(index, parameters)
@@ -191,6 +190,18 @@ class DenseIndex:
             if len(vectors):
                 index.add(vectors)
         return DenseIndex(index, self.parameters)
+
+
+def _read(faiss: Any, path: Path, size: int) -> Any:
+    try:
+        with _bounded(faiss, size):
+            return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        # Tables of a product quantiser are no part of the file: FAISS makes them, up to a limit of its own.
+        if "precomputed_table" not in str(error):
+            raise
+    with _bounded(faiss, max(size, faiss.cvar.precomputed_table_max_bytes)):
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
 
 
 @contextlib.contextmanager

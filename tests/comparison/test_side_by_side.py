@@ -11,6 +11,7 @@ from ragqa.comparison.arms import ARMS
 from ragqa.comparison.side_by_side import SHOWN, SideBySide, how_to_get, side_by_side
 from ragqa.errors import InputError
 from ragqa.generation.provenance import spans
+from ragqa.seals import sealed
 from tests.test_cli import fails
 
 pytestmark = pytest.mark.weights
@@ -97,7 +98,7 @@ def test_adapters_that_cannot_be_compared_are_refused(
     other.mkdir()
     manifest = json.loads((adapter / "manifest.json").read_text())
     manifest["base"] |= {"name": "another", "weights_sha256": "0" * 64}
-    (other / "manifest.json").write_text(json.dumps(manifest))
+    (other / "manifest.json").write_text(json.dumps(sealed(manifest)))
     with pytest.raises(InputError, match="other on another: these are not the same model"):
         side_by_side(answerer, plain=str(plain_adapter), retrieval=str(other))
 

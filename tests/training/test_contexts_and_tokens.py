@@ -106,7 +106,7 @@ def test_training_and_answering_build_the_same_prompt_token_by_token(
 ) -> None:
     answerer = Answerer.from_pretrained(demo_index, settings=AnswerSettings(min_confidence=0.0, max_new_tokens=4))
     base = {"name": "", "weights_sha256": "", "config_sha256": ""}
-    answerer._writer = Writer(Adapter(Path(), mode, 3, 1024, 160, Choice(), merged=True, base=base))
+    answerer._writer = Writer(Adapter(Path(), mode, 3, 1024, 160, Choice(), merged=True, base=base, files={}))
     generator = answerer.generator
     builder = PromptBuilder(generator.tokenizer, TEMPLATES[mode], max_tokens=1024)
     encoder = Encoder(builder, 160, ABSTENTIONS)
