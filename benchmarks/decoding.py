@@ -150,37 +150,39 @@ def table(result: dict[str, Any]) -> str:
                 f"{_times(ratios(first, 'ragqa', 'reading')) if first else ''} | "
                 f"{sum(row['same'] for row in rows)} of {len(rows)} |"
             )
-    lines += [
-        "",
-        "**In batches**, answers of up to 128 tokens, prompts of like length together",
-        "",
-        "| numbers | batch | prompt, tokens | answer, tokens | ragqa, answers/s | `generate`, answers/s | times `generate` | merged | same tokens |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for dtype in DTYPES:
-        for one in _cells(stages, "together", dtype):
-            lines.append(
-                f"| {dtype} | {one['batch']} | {one['prompt']:.0f} | {one['tokens'] / one['answers']:.0f} | "
-                f"{one['answers'] / one['ragqa']:.2f} | {one['answers'] / one['generate']:.2f} | "
-                f"{one['generate'] / one['ragqa']:.2f} | {one['generate, merged'] / one['ragqa']:.2f} | {one['same']} of {one['answers']} |"
-            )
-    lines += [
-        "",
-        "**Text that is copied from nowhere**, a story of up to 96 tokens by the model without the adapter",
-        "",
-        "| numbers | prompt | ragqa, s | without drafts, s | `generate`, s | drafts' gain | against `generate` | tokens a pass |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for dtype in DTYPES:
-        for name in ("without entries", "with entries"):
-            if rows := (stages.get(f"open {dtype}") or {}).get(name):
-                seconds = {way: np.median([row["seconds"][way] for row in rows]) for way in rows[0]["seconds"]}
+    if any(_cells(stages, "together", dtype) for dtype in DTYPES):
+        lines += [
+            "",
+            "**In batches**, answers of up to 128 tokens, prompts of like length together",
+            "",
+            "| numbers | batch | prompt, tokens | answer, tokens | ragqa, answers/s | `generate`, answers/s | times `generate` | merged | same tokens |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for dtype in DTYPES:
+            for one in _cells(stages, "together", dtype):
                 lines.append(
-                    f"| {dtype} | {name} | {seconds['ragqa']:.2f} | {seconds['without drafts']:.2f} | "
-                    f"{seconds['generate']:.2f} | {_times(ratios(rows, 'without drafts', 'ragqa'))} | "
-                    f"{_times(ratios(rows, 'generate', 'ragqa'))} | "
-                    f"{sum(row['tokens'] for row in rows) / sum(row['passes'] for row in rows):.2f} |"
+                    f"| {dtype} | {one['batch']} | {one['prompt']:.0f} | {one['tokens'] / one['answers']:.0f} | "
+                    f"{one['answers'] / one['ragqa']:.2f} | {one['answers'] / one['generate']:.2f} | "
+                    f"{one['generate'] / one['ragqa']:.2f} | {one['generate, merged'] / one['ragqa']:.2f} | {one['same']} of {one['answers']} |"
                 )
+    if any(f"open {dtype}" in stages for dtype in DTYPES):
+        lines += [
+            "",
+            "**Text that is copied from nowhere**, a story of up to 96 tokens by the model without the adapter",
+            "",
+            "| numbers | prompt | ragqa, s | without drafts, s | `generate`, s | drafts' gain | against `generate` | tokens a pass |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for dtype in DTYPES:
+            for name in ("without entries", "with entries"):
+                if rows := (stages.get(f"open {dtype}") or {}).get(name):
+                    seconds = {way: np.median([row["seconds"][way] for row in rows]) for way in rows[0]["seconds"]}
+                    lines.append(
+                        f"| {dtype} | {name} | {seconds['ragqa']:.2f} | {seconds['without drafts']:.2f} | "
+                        f"{seconds['generate']:.2f} | {_times(ratios(rows, 'without drafts', 'ragqa'))} | "
+                        f"{_times(ratios(rows, 'generate', 'ragqa'))} | "
+                        f"{sum(row['tokens'] for row in rows) / sum(row['passes'] for row in rows):.2f} |"
+                    )
     return "\n".join([*lines, "", *_notes(stages)])
 
 

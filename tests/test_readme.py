@@ -145,6 +145,15 @@ def test_the_tables_of_retrieval_are_made_from_the_committed_result() -> None:
     assert f"<!-- retrieval -->\n{table}\n<!-- /retrieval -->" in retrieval_report.README.read_text("utf-8")
 
 
+def test_the_table_and_picture_of_decoding_are_made_from_the_committed_result(tmp_path: Path) -> None:
+    from benchmarks import decoding
+
+    result = json.loads(decoding.RESULT.read_text("utf-8"))
+    assert f"<!-- decoding -->\n{decoding.table(result)}\n<!-- /decoding -->" in decoding.README.read_text("utf-8")
+    decoding.draw(result, tmp_path / "drawn.svg")
+    assert decoding.PICTURE.read_text("utf-8") == (tmp_path / "drawn.svg").read_text("utf-8")
+
+
 def test_the_table_of_the_sweep_is_made_from_the_committed_result() -> None:
     from benchmarks import sweep_report
 
