@@ -252,13 +252,14 @@ def draw(result: dict[str, Any], path: Path) -> None:
                         [np.median([row["seconds"][way] for row in rows]) for rows in cells],
                         color=colour, marker=mark, label=name, linestyle="--" if way == "reading" else "-",
                     )  # fmt: skip
-                axes.set(title=f"{dtype}, prompts of up to {context:,} tokens", ylim=(0, None))
+                axes.set(title=f"{dtype}, prompts of up to {context:,} tokens")
                 axes.grid(color="0.9")
                 axes.set_axisbelow(True)
                 axes.spines[["top", "right"]].set_visible(False)
             line[0].set_ylabel("seconds")
         for axes in panels[-1]:
             axes.set_xlabel("tokens of the answer")
+        panels[0][0].set_ylim(bottom=0)  # of all, when all is drawn
         figure.axes[0].legend(frameon=False)
         figure.savefig(path, metadata={"Date": None})
 
