@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from ragqa.commands.options import given
 from ragqa.errors import InputError
 from ragqa.generation.server import KEY, RETRIES, TIMEOUT, Server
 from ragqa.models import DEFAULT_GENERATOR
 from ragqa.settings import AnswerSettings, Decoding, Fusion, Lexical
+
+if TYPE_CHECKING:
+    from ragqa.answerer import Answerer
 
 
 def add_answering(parser: argparse.ArgumentParser) -> None:
@@ -103,3 +106,23 @@ def chosen_server(chosen: argparse.Namespace) -> Server | None:
             raise InputError(f"--{name.replace('_', '-')}: there is no server; name one with --server")
         return None
     return Server(chosen.server, **{name.removeprefix("server_"): value for name, value in patience.items()})
+
+
+def opened(chosen: argparse.Namespace, server: Server | None) -> Answerer:
+    """The index and the models that were named."""
+    from ragqa.answerer import Answerer
+
+    answerer = Answerer.from_pretrained(
+        chosen.index,
+        generator=chosen.generator,
+        adapter=chosen.adapter,
+        embedder=chosen.embedder,
+        reranker=chosen.reranker,
+        device=chosen.device,
+        dtype=chosen.dtype,
+        verify=chosen.verify,
+        server=server,
+    )
+    if chosen.rerank_depth and answerer.reranker_name is None:
+        raise InputError("--rerank-depth: there is no reranker; name one with --reranker")
+    return answerer

@@ -13,7 +13,7 @@ import textwrap
 import time
 from typing import Any
 
-from ragqa.commands.answering import add_answering, add_models, chosen_server
+from ragqa.commands.answering import add_answering, add_models, chosen_server, opened
 from ragqa.commands.options import add_common, add_device, given
 from ragqa.errors import InputError, RagqaError
 from ragqa.generation.provenance import explained
@@ -54,27 +54,15 @@ def run(chosen: argparse.Namespace) -> int:
         settings["probabilities"] = True
     server = chosen_server(chosen)
     started = time.perf_counter()
-    from ragqa.answerer import Answerer
+    import ragqa.answerer  # noqa: F401  (what takes time)
 
     imported = time.perf_counter()
-    answerer = Answerer.from_pretrained(
-        chosen.index,
-        generator=chosen.generator,
-        adapter=chosen.adapter,
-        embedder=chosen.embedder,
-        reranker=chosen.reranker,
-        device=chosen.device,
-        dtype=chosen.dtype,
-        verify=chosen.verify,
-        server=server,
-    )
-    if chosen.rerank_depth and answerer.reranker_name is None:
-        raise InputError("--rerank-depth: there is no reranker; name one with --reranker")
+    answerer = opened(chosen, server)
     if chosen.timings:
-        opened = time.perf_counter()
-        before = "" if (age := since_start()) is None else f"begin {age - (opened - started):.2f} s, "
+        ready = time.perf_counter()
+        before = "" if (age := since_start()) is None else f"begin {age - (ready - started):.2f} s, "
         print(
-            f"{before}import {imported - started:.2f} s, open index and embedder {opened - imported:.2f} s",
+            f"{before}import {imported - started:.2f} s, open index and embedder {ready - imported:.2f} s",
             file=sys.stderr,
         )
     if chosen.question:

@@ -12,9 +12,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from ragqa.commands.answering import add_answering, add_models, chosen_server
+from ragqa.commands.answering import add_answering, add_models, chosen_server, opened
 from ragqa.commands.options import add_common, add_device, given
-from ragqa.errors import InputError, MissingDependencyError
+from ragqa.errors import MissingDependencyError
 from ragqa.index.generations import live_generation
 from ragqa.models import is_hub_id
 from ragqa.saved import SAVED
@@ -166,21 +166,7 @@ def _comparison(chosen: argparse.Namespace) -> Comparison | None:
 
 def _load(chosen: argparse.Namespace, comparison: Comparison | None = None) -> Answerer:
     """The answerer, with its models loaded."""
-    from ragqa.answerer import Answerer
-
-    answerer = Answerer.from_pretrained(
-        chosen.index,
-        generator=chosen.generator,
-        adapter=chosen.adapter,
-        embedder=chosen.embedder,
-        reranker=chosen.reranker,
-        device=chosen.device,
-        dtype=chosen.dtype,
-        verify=chosen.verify,
-        server=chosen_server(chosen),
-    )
-    if chosen.rerank_depth and answerer.reranker_name is None:
-        raise InputError("--rerank-depth: there is no reranker; name one with --reranker")
+    answerer = opened(chosen, chosen_server(chosen))
     answerer.settings = AnswerSettings.from_dict(answerer.settings.to_dict() | given(chosen, AnswerSettings.__slots__))
     if comparison:
         comparison.open(answerer)
