@@ -15,11 +15,16 @@ FILES: Final = "files"
 SELF: Final = "manifest_sha256"
 
 
+def file_part(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
+    return {"size": path.stat().st_size, "sha256": sha256_of(path)}
+
+
 def file_parts(folder: Path, kinds: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of the files that lie in a folder and whose names fit one of these patterns, by name."""
     wanted = tuple(kinds)
     return {
-        path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)}
+        path.name: file_part(path)
         for path in sorted(folder.iterdir())
         if path.is_file() and any(fnmatch(path.name, kind) for kind in wanted)
     }

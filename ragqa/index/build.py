@@ -7,7 +7,6 @@ was interrupted goes on after the last whole block, if catalogue, settings and e
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from ragqa.catalogue.export import clean_catalogue
 from ragqa.catalogue.read import Catalogue
 from ragqa.catalogue.store import ProductStore, StoreWriter
 from ragqa.errors import InputError
-from ragqa.files import HashingFile, sha256_of, storage_errors, write_json
+from ragqa.files import HashingFile, storage_errors, write_json
 from ragqa.index.blocks import SIZE, Blocks
 from ragqa.index.generations import CURRENT, publish
 from ragqa.index.lock import writing_lock
@@ -40,12 +39,14 @@ from ragqa.index.storage import (
 )
 from ragqa.index.tune import Tuned
 from ragqa.index.vectors import build_dense, sampled, tune_dense
+from ragqa.json_files import read_json
 from ragqa.progress import StageClock, progress_bar, say
 from ragqa.retrieval.dense import DenseIndex, import_faiss
 from ragqa.retrieval.embed import Embedder, SentenceEmbedder
 from ragqa.retrieval.lexical import FILES, LexicalIndex, write_lexical
 from ragqa.retrieval.retriever import Retriever
 from ragqa.retrieval.titles import TitleTable
+from ragqa.seals import file_part
 from ragqa.settings import CleaningSettings
 from ragqa.versions import installed_versions
 
@@ -147,7 +148,7 @@ def build_index(
             tuned = tune_dense(index, blocks, asked, encoder, planned, budgets, seed, deterministic)
             clock.stage("tune")
             dense = DenseIndex(index, tuned.parameters)
-            parts = {PRODUCTS: _part(generation / PRODUCTS), CLEANING: _part(generation / CLEANING)}
+            parts = _cleaned(generation)
             parts |= _write_parts(generation, store, dense, encoder, seed, clock)
             seconds = clock.seconds()
             manifest = {
@@ -203,10 +204,8 @@ def _clean(
     """Clean the catalogue into ``.partial``, unless an interrupted build with the same key has done so."""
     key_file, generation = partial / _KEY, partial / _GENERATION
     with contextlib.suppress(OSError, ValueError):
-        kept = json.loads(key_file.read_text("utf-8"))
-        whole = kept == {"key": key, "parts": {name: _part(generation / name) for name in (PRODUCTS, CLEANING)}}
-        if key["catalogue"] and whole:
-            report: dict[str, Any] = json.loads((generation / CLEANING).read_text("utf-8"))
+        if key["catalogue"] and read_json(key_file) == {"key": key, "parts": _cleaned(generation)}:
+            report: dict[str, Any] = read_json(generation / CLEANING)
             say("going on with the interrupted build")
             return report
     with storage_errors(partial):
@@ -217,7 +216,7 @@ def _clean(
             done: CleaningReport = clean_catalogue(catalogue, settings, writer.add, limit)
         say(done.table())
         write_json(generation / CLEANING, done.to_dict())
-        write_json(key_file, {"key": key, "parts": {name: _part(generation / name) for name in (PRODUCTS, CLEANING)}})
+        write_json(key_file, {"key": key, "parts": _cleaned(generation)})
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -275,5 +274,6 @@ def _write_parts(
     return parts
 
 
-def _part(path: Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": sha256_of(path)}
+def _cleaned(generation: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of what cleaning writes."""
+    return {name: file_part(generation / name) for name in (PRODUCTS, CLEANING)}

@@ -6,7 +6,6 @@ The work folder ``.NAME.training`` holds checkpoints, and the result until it is
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Final
 from ragqa.errors import InputError, RagqaError, StorageError, first_line
 from ragqa.files import storage_errors, write_json
 from ragqa.folders import readable
+from ragqa.json_files import read_json
 from ragqa.training.checkpoints import checkpoints, newest_sealed, steps_of
 
 MANIFEST: Final = "manifest.json"
@@ -44,8 +44,8 @@ def check_out(out: Path, kind: str, resume: bool, overwrite: bool) -> None:
         if not overwrite:
             raise InputError(f"{out}: is there already; choose another --out, or add --overwrite to replace it")
         ours = False
-        with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
-            ours = json.loads((there / MANIFEST).read_text("utf-8")).get("kind") == kind
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            ours = read_json(there / MANIFEST).get("kind") == kind
         if not ours and (not there.is_dir() or any(there.iterdir())):
             raise InputError(f"{out}: holds something else than a {kind}; choose another --out")
     work = work_folder(out)
@@ -73,8 +73,8 @@ def begin(work: Path, key: Mapping[str, Any], resume: bool) -> Path | None:
     """
     if resume:
         before: Any = None
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            before = json.loads((work / _KEY).read_text("utf-8"))
+        with contextlib.suppress(OSError, ValueError):
+            before = read_json(work / _KEY)
         if before != key:
             other = [name for name in key if not isinstance(before, dict) or before.get(name) != key[name]]
             raise InputError(
