@@ -2,12 +2,12 @@
 
 The same questions, adapter and machine, one way after the other for each question: ragqa's drafted decoding, `generate` of
 transformers, `generate` with prompt look-up, and the *reading limit*, one pass of the model over prompt and answer; alone
-and in batches, in float32 and bfloat16. Beside it text that is copied from nowhere, where drafts cannot help, the peak
+and in batches, in float32 and, where the processor computes in it, bfloat16. Beside it text that is copied from nowhere, where drafts cannot help, the peak
 memory, and whether the tokens are those of `generate`. Every stage is a process of its own with nothing beside it; its
 result is kept in the work folder, and the same command goes on after an interruption.
 
 Catalogue: the sample of LF-Amazon-1.3M, of which products with long descriptions are asked about. The adapter is trained
-here, on 1,000 examples, unless one is given.
+here, on 320 examples, unless one is given. What is committed of a format that this processor has not is kept as it is.
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ from benchmarks.decoding_stages import BUDGETS
 from benchmarks.pages import put
 from benchmarks.road import CATALOGUES, HERE, README, ROOT
 from ragqa.evaluation.significance import percentile_interval
+from ragqa.models.device import choose_dtype
 from ragqa.versions import installed_versions, setting
 
 RESULT: Final = HERE / "results" / "decoding.json"
 PICTURE: Final = ROOT / "docs" / "decoding.svg"
 DTYPES: Final = ("bfloat16", "float32")
-# Stage: how many questions it asks in each format that it is measured in.
+_PACKAGES: Final = ("torch", "transformers", "peft")
+# Stage: how many questions it asks in the format that this processor computes in, and in float32 where that is another.
 STAGES: Final = {
-    "single": {"bfloat16": 6, "float32": 3},
-    "together": {"bfloat16": 32},
-    "open": {"bfloat16": 4},
-    "reuse": {"bfloat16": 12},
-    "memory": {"bfloat16": 32},
-    "memory-generate": {"bfloat16": 32},
-    "equal": {"float32": 300},
+    "single": (6, 3),
+    "together": (32, 0),
+    "open": (4, 0),
+    "reuse": (12, 0),
+    "memory": (32, 0),
+    "memory-generate": (32, 0),
+    "equal": (0, 300),
 }
 _TRAINING: Final = (
-    "--mode", "retrieval", "--max-new-tokens", "128", "--examples", "1000", "--number-questions", "1",
-    "--validation", "100", "--judged", "24", "--watched", "8", "--evaluations", "2", "--test", "50",
+    "--mode", "retrieval", "--max-new-tokens", "128", "--examples", "320", "--number-questions", "1",
+    "--validation", "60", "--judged", "24", "--watched", "8", "--evaluations", "2", "--test", "50",
 )  # fmt: skip
 _RESAMPLES: Final = 5000
 
@@ -75,25 +77,38 @@ def main() -> int:
     if not adapter.exists():
         _run("-m", "ragqa.fine_tune", str(index), "--out", str(adapter), *_TRAINING)
     for stage in chosen.stages:
-        for dtype, count in STAGES[stage].items():
+        for dtype, count in counted(stage).items():
             file = work / f"{stage}-{dtype}.json"
             if file.exists() and not chosen.again:
                 continue
             print(f"{time.strftime('%H:%M:%S')} {stage} in {dtype}", file=sys.stderr, flush=True)
             told = _run("-m", "benchmarks.decoding_stages", stage, str(index), str(adapter), dtype, str(count))  # fmt: skip
-            file.write_text(json.dumps(setting() | {"found": json.loads(told.splitlines()[-1])}) + "\n", "utf-8")
-    result: dict[str, Any] = setting() | {"versions": installed_versions(("torch", "transformers", "peft"))}
-    result["stages"] = {
-        f"{stage} {dtype}": json.loads((work / f"{stage}-{dtype}.json").read_text("utf-8"))["found"]
-        for stage, dtypes in STAGES.items()
-        for dtype in dtypes
-        if (work / f"{stage}-{dtype}.json").exists()
-    }
+            measured = setting() | {
+                "versions": installed_versions(_PACKAGES),
+                "found": json.loads(told.splitlines()[-1]),
+            }
+            file.write_text(json.dumps(measured) + "\n", "utf-8")
+    result = merged(work)
     print(table(result))
     if chosen.keep:
         RESULT.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
         write_tables(result)
     return 0
+
+
+def counted(stage: str) -> dict[str, int]:
+    """The formats that a stage is measured in on this processor, and how many questions it asks in each."""
+    own = str(choose_dtype("auto", "cpu")).removeprefix("torch.")
+    counts = {"float32": STAGES[stage][1]} | {own: STAGES[stage][0] or STAGES[stage][1] * (own == "float32")}
+    return {dtype: count for dtype, count in counts.items() if count}
+
+
+def merged(work: Path) -> dict[str, Any]:
+    """The committed result with what the work folder has in the place of its own."""
+    kept: dict[str, Any] = json.loads(RESULT.read_text("utf-8"))["stages"] if RESULT.exists() else {}
+    names = [(f"{stage} {dtype}", work / f"{stage}-{dtype}.json") for stage in STAGES for dtype in DTYPES]
+    kept |= {name: json.loads(file.read_text("utf-8")) for name, file in names if file.exists()}
+    return {"stages": {name: kept[name] for name, _ in names if name in kept}}
 
 
 def _run(*arguments: str) -> str:
@@ -122,11 +137,11 @@ def ratios(rows: Sequence[dict[str, Any]], over: str, under: str) -> list[float]
 
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    stages, versions = result["stages"], result["versions"]
+    stages = {name: one["found"] for name, one in result["stages"].items()}
     lines = [
-        f"Measured on {result['date']} at commit `{result['commit']}`: {result['machine']}, Python {result['python']}, no "
-        f"GPU, torch {versions['torch']}, transformers {versions['transformers']}. SmolLM2-135M-Instruct with a LoRA adapter, "
-        "three candidates in the prompt. Seconds are medians; times as fast is the median over the questions of their own "
+        *_measured(result["stages"]),
+        "",
+        "SmolLM2-135M-Instruct with a LoRA adapter, three candidates in the prompt. Seconds are medians; times as fast is the median over the questions of their own "
         "ratio, with its 95 % bootstrap interval. *Merged*: the others with the adapter merged into the weights, as "
         "ragqa does of itself; else as peft loads it.",
         "",
@@ -186,6 +201,21 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *_notes(stages)])
 
 
+def _measured(stages: dict[str, Any]) -> list[str]:
+    """When, where and at which commit each format was measured."""
+    lines = []
+    for dtype in DTYPES:
+        of_it = {name.split()[0]: one for name, one in stages.items() if name.endswith(f" {dtype}")}
+        for commit in dict.fromkeys(one["commit"] for one in of_it.values()):
+            names, ones = zip(*((n, one) for n, one in of_it.items() if one["commit"] == commit), strict=True)
+            one = ones[0]
+            lines.append(
+                f"- {dtype} ({', '.join(names)}): on {one['date']} at commit `{commit}`, {one['machine']}, no GPU, Python "
+                f"{one['python']}, torch {one['versions']['torch']}, transformers {one['versions']['transformers']}."
+            )
+    return lines
+
+
 def _cells(stages: dict[str, Any], stage: str, dtype: str) -> list[dict[str, Any]]:
     return list(stages.get(f"{stage} {dtype}", {"cells": []})["cells"])
 
@@ -202,13 +232,15 @@ def _notes(stages: dict[str, Any]) -> list[str]:
             f"**The same tokens as `generate`** in float32, answers of up to {found['budget']} tokens: {', '.join(parts)}.",
             "",
         ]
-    if found := stages.get("reuse bfloat16"):
+    for dtype in DTYPES:
+        if not (found := stages.get(f"reuse {dtype}")):
+            continue
         known = [
             f"{name}: {one['p50']:.2f} s{'' if one['same'] else ' (not the same texts)'}"
             for name, one in found["seconds"].items()
         ]
         lines += [
-            f"**What is known of a prompt** when a question is asked, answers of 64 tokens: {', '.join(known)}.",
+            f"**What is known of a prompt** when a question is asked, answers of 64 tokens in {dtype}: {', '.join(known)}.",
             "",
         ]
     peaks = [
@@ -239,12 +271,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
         "reading": ("#555555", "x"),
     }
     with rc_context({"svg.hashsalt": "ragqa", "svg.fonttype": "path", "font.size": 9}):
-        shown = [dtype for dtype in DTYPES if f"single {dtype}" in result["stages"]]
+        stages = {name: one["found"] for name, one in result["stages"].items()}
+        shown = [dtype for dtype in DTYPES if f"single {dtype}" in stages]
         figure = Figure(figsize=(4.4 * len(BUDGETS), 3.0 * len(shown)), layout="constrained")
         panels = figure.subplots(len(shown), len(BUDGETS), squeeze=False, sharey=True)
         for dtype, line in zip(shown, panels, strict=True):
             for axes, context in zip(line, BUDGETS, strict=True):
-                cells = [c["rows"] for c in _cells(result["stages"], "single", dtype) if c["context"] == context]
+                cells = [c["rows"] for c in _cells(stages, "single", dtype) if c["context"] == context]
                 for way, (colour, mark) in looks.items():
                     name = "reading limit" if way == "reading" else way
                     axes.plot(
