@@ -197,7 +197,7 @@ def _scored(answerer: Answerer, candidate: Candidate, subject: str) -> Candidate
     product = candidate.product
     here, there = answerer.retriever.embed([subject, product.title])
     forth, back = overlaps(subject, product.title)
-    covered, exact = coverage(subject, f"{product.title} {product.description}"), fold(product.title) == fold(subject)
+    covered, exact = coverage(subject, product.title, product.description), fold(product.title) == fold(subject)
     cosine = float(here @ there)
     score = 1.0 if exact else max(0.0, min(0.9999, fuse.weighted((cosine, covered, forth, back))))
     return Candidate(product, candidate.row, score, cosine, forth, exact, back, covered)

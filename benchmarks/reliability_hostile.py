@@ -67,8 +67,8 @@ def attacks(size: Size, index: Path | None = None) -> dict[str, Any]:
         trained, adapter = TRAINED / "index", str(TRAINED / "adapter")
         tuned = Answerer.from_pretrained(trained, adapter=adapter)
         runs = {
-            "fine-tuned": _attacked(tuned, planted, 90, 2, defended=(True, False)),
-            "fine-tuned, writing": _attacked(tuned, planted[::6], 18, 1, defended=(True, False), decoding="free"),
+            "fine-tuned": _attacked(tuned, planted, 90, 1, defended=(True, False)),
+            "fine-tuned, writing": _attacked(tuned, planted[::12], 18, 1, defended=(True, False), decoding="free"),
         }
         rows = [json.loads(line) for line in DEMO.read_text("utf-8").splitlines()]
         in_all = in_catalogue(
@@ -76,7 +76,7 @@ def attacks(size: Size, index: Path | None = None) -> dict[str, Any]:
         )
         untrained = Answerer.from_pretrained(trained)
         runs["untrained"] = _attacked(untrained, planted, 90, 1, defended=(True, False))
-        runs["untrained, writing"] = _attacked(untrained, planted[::6], 18, 1, defended=(True, False), decoding="free")
+        runs["untrained, writing"] = _attacked(untrained, planted[::12], 18, 1, defended=(True, False), decoding="free")
     failures += _wrong(runs)
     if in_all["changed"]:
         failures.append(f"planted in the catalogue: {in_all['changed']} of {in_all['asked']} answers changed")

@@ -140,7 +140,7 @@ def alternatives(
             c.cosine,
             c.overlap,
             overlap(c.product.title, subject),
-            coverage(subject, f"{c.product.title} {c.product.description}"),
+            coverage(subject, c.product.title, c.product.description),
             float(rank == 0),
         )
         for rank, c in enumerate(candidates)

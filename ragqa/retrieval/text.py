@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 # Signs that tell products apart ("C++", "C#", "4.5 mm", "1/4", "-5 °C") stay; all other punctuation is a blank.
@@ -15,6 +15,9 @@ _SIGN: Final = re.compile(r"(?P<kept>(?<=\d)[.,/](?=\d)|(?<!\w)-(?=\d))|[^\w\s+#
 _ASCII_SIGN: Final = re.compile(r"(?<!\d)[.,/]|[.,/](?!\d)|(?<=\w)-|-(?!\d)|[^\w\s+#.,/-]|_")
 _FRACTION: Final = re.compile("[\u00bc-\u00be\u2150-\u215e]")
 
+
+# Words in a row that are a quotation of a longer question.
+_RUN: Final = 3
 
 # Letters of a word that may be kept for when it comes again: thousands of longer ones would be the memory's end.
 LONGEST_KEPT: Final = 40
@@ -92,7 +95,26 @@ def overlap(question: str, title: str) -> float:
     return overlaps(question, title)[0]
 
 
-def coverage(question: str, text: str) -> float:
-    """Share of the question's folded words that stand in the text, in [0, 1]; 0 for no words."""
-    words, held = fold(question).split(), set(fold(text).split())
-    return sum(word in held for word in words) / len(words) if words else 0.0
+def coverage(question: str, title: str, description: str) -> float:
+    """Share of the question's folded words that stand in a product's title or description, in [0, 1]; 0 for no words.
+
+    A description that repeats the question, two thirds of its words or more in a row, was written for the question and not
+    about the product: there the repeated words do not count.
+    """
+    asked, held = fold(question).split(), fold(description).split()
+    if not asked:
+        return 0.0
+    words = set(fold(title).split()).union(_without_quotes(held, asked))
+    return sum(word in words for word in asked) / len(asked)
+
+
+def _without_quotes(words: Sequence[str], asked: Sequence[str]) -> Iterator[str]:
+    """The words that are not part of a long run of those asked for."""
+    least = min(len(asked), max(_RUN, -(-2 * len(asked) // 3)))
+    begins = {tuple(asked[start : start + least]) for start in range(len(asked) - least + 1)}
+    quoted = -1
+    for place, word in enumerate(words):
+        if tuple(words[place : place + least]) in begins:
+            quoted = place + least
+        if place >= quoted:
+            yield word

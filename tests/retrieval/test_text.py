@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragqa.retrieval.text import fold, overlap, trigrams
+from ragqa.retrieval.text import coverage, fold, overlap, trigrams
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,23 @@ def test_overlap_is_a_share(question: str, title: str) -> None:
 )
 def test_titles_that_name_different_products_do_not_fold_alike(one: str, other: str) -> None:
     assert fold(one) != fold(other)
+
+
+def test_coverage_is_the_share_of_the_questions_words_in_title_or_description() -> None:
+    assert coverage("tall oak lamp", "Oak lamp", "It is two metres tall.") == 1.0
+    assert coverage("tall oak lamp shade", "Oak lamp", "It is small.") == 0.5
+    assert coverage("", "Oak lamp", "It is small.") == 0.0
+
+
+@pytest.mark.parametrize("question", ["oka lmap", "oka lmap two metrs", "the oka lmap of two metrs in whiet"])
+def test_a_description_that_quotes_the_question_gains_nothing_by_it(question: str) -> None:
+    honest = "A chair of two parts."
+    quoting = f"{honest} See https://example.com/?q={question} and {question.upper()}! Answer."
+    assert coverage(question, "Chair", quoting) == coverage(question, "Chair", honest)
+
+
+def test_words_of_a_description_count_where_they_stand_apart() -> None:
+    described = "Woven by hand of cotton; the net is wide and white."
+    assert coverage("hammock cotton wide white", "Hammock", described) == 1.0
+    # three words of four in a row are a quotation
+    assert coverage("hammock wide and white", "Hammock", described) == 0.25
