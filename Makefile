@@ -46,7 +46,7 @@ indexes/demo/CURRENT: examples/catalogue/trn.json $(BIN)/.installed
 	@$(BIN)/python -m ragqa.build_index examples/catalogue/trn.json --name demo
 
 test: $(BIN)/.installed-test  ## run the tests, offline, on two cores
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 torture: $(BIN)/.installed-test  ## reliability, the long mode: crashes, damage, readers, hostile input
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.reliability
@@ -61,7 +61,7 @@ test-lowest: .venv-lowest/.installed  ## a part of the tests with the lowest ver
 	@touch $@
 
 coverage: $(BIN)/.installed-test  ## run the tests and tell which branches of ragqa they do not reach
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
 
 lock: $(BIN)/.installed-test  ## write requirements.lock and constraints-lowest.txt anew, from constraints.txt and pyproject.toml
 	$(BIN)/python -m pip install -q uv

@@ -4,9 +4,10 @@ A server process as `ragqa serve` starts it and a process of clients share the m
 each its next question when it has its answer, with micro-batches and without (`--max-batch 1`); then twice as many
 questions a second arrive as the service can bear. Every question is another one, and every answer is held against what
 the same index gives its question in Python. Each mode's result is kept in the work folder, and the same command goes on
-after an interruption.
+after an interruption; with `--again` all is measured in one piece, and what was kept before is left out.
 
-Catalogue: the sample of LF-Amazon-1.3M. With `--adapter` the model also writes freely.
+Catalogue: the sample of LF-Amazon-1.3M. With `--adapter` the model also writes freely. The models compute in the format
+that they have on this processor, which the result names.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> int:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="only these")
     parser.add_argument("--clients", nargs="+", type=int, help="only so many clients")
     parser.add_argument("--seconds", type=float, help="of each load (default: 5, or 8 where the generator is asked)")
-    parser.add_argument("--again", action="store_true", help="measure also what is kept in the work folder")
+    parser.add_argument("--again", action="store_true", help="measure anew what is kept in the work folder")
     parser.add_argument("--keep", action="store_true", help="make it the committed result")
     parser.add_argument("--tables", action="store_true", help="only write table and picture from the committed result")
     chosen = parser.parse_args()
@@ -69,13 +70,21 @@ def main() -> int:
             print(f"no catalogue at {chosen.catalogue}; set RAGQA_DATA (see benchmarks/README.md)", file=sys.stderr)
             return 2
         _run("-m", "ragqa.build_index", str(chosen.catalogue), "--out", str(index))
+    if chosen.again:
+        for mode in chosen.modes:
+            _kept(work, mode).unlink(missing_ok=True)
+    written: set[str] = set()
     for mode in chosen.modes:
         decoding, kind, seconds, clients, adapted = MODES[mode]
-        kept = work / f"{mode.replace(' ', '-')}-measured.json"
-        if (adapted and chosen.adapter is None) or (kept.exists() and not chosen.again):
+        if adapted and chosen.adapter is None:
+            print(f"{mode} is not measured: name an adapter trained with retrieval, --adapter FOLDER", file=sys.stderr)
             continue
-        questions = work / f"{kind}.json"
-        _run("-m", "benchmarks.service", "questions", str(index), kind, str(questions))
+        if _kept(work, mode).exists():
+            continue
+        started, questions = time.monotonic(), work / f"{kind}.json"
+        if kind not in written:
+            _run("-m", "benchmarks.service", "questions", str(index), kind, str(questions))
+            written.add(kind)
         settings = {"decoding": decoding} | ({"max_new_tokens": _NEW_TOKENS} if adapted else {})
         found: dict[str, Any] = setting() | {"settings": settings, "questions": kind, "ways": {}}
         for way, most in _BATCHES.items():
@@ -95,14 +104,15 @@ def main() -> int:
                     "best": best,
                     "commit": setting()["commit"],
                 }
-        kept.write_text(json.dumps(found) + "\n", "utf-8")
+        found["minutes"] = round((time.monotonic() - started) / 60, 1)
+        print(f"{mode}: {found['minutes']} minutes", file=sys.stderr, flush=True)
+        _kept(work, mode).write_text(json.dumps(found) + "\n", "utf-8")
     result: dict[str, Any] = setting() | {
         "versions": installed_versions(("torch", "fastapi", "uvicorn", "uvloop", "httptools")),
+        "dtype": _run("-c", _DTYPE).strip(),
         "products": json.loads(_run("-c", _COUNT, str(index))),
         "modes": {
-            mode: json.loads(kept.read_text("utf-8"))
-            for mode in MODES
-            if (kept := work / f"{mode.replace(' ', '-')}-measured.json").exists()
+            mode: json.loads(_kept(work, mode).read_text("utf-8")) for mode in MODES if _kept(work, mode).exists()
         },
     }
     print(service_report.table(result))
@@ -110,6 +120,11 @@ def main() -> int:
         RESULT.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
         write_tables(result)
     return 0
+
+
+def _kept(work: Path, mode: str) -> Path:
+    """Where a mode's result is kept."""
+    return work / f"{mode.replace(' ', '-')}-measured.json"
 
 
 class _Load:
@@ -159,6 +174,9 @@ def _environment() -> dict[str, str]:
     return os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
+_DTYPE: Final = (
+    "from ragqa.models.device import choose_dtype; print(str(choose_dtype('auto', 'cpu')).removeprefix('torch.'))"
+)
 _COUNT: Final = "import sys; from ragqa.index.generations import live_generation; from ragqa.index.storage import read_manifest; from pathlib import Path; print(read_manifest(live_generation(Path(sys.argv[1])))['count'])"
 
 

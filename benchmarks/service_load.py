@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-_PATIENCE: Final = 120.0  # a response that takes longer hangs
+_PATIENCE: Final = 600.0  # a response that takes longer hangs
 
 
 class Client:

@@ -27,14 +27,14 @@ def at(loads: list[dict[str, Any]], clients: int) -> dict[str, Any] | None:
 
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    versions = result["versions"]
+    versions, dtype = result["versions"], f"; models in {result['dtype']}" if "dtype" in result else ""
     measured = [found | {"overload": None} for found in result["modes"].values()]
     measured += [found["overload"] for found in result["modes"].values() if "commit" in found.get("overload", {})]
     commits = dict.fromkeys(f"`{found['commit']}`" for found in measured)
     lines = [
         f"Measured on {result['date']} at commit {', '.join(commits)}: {result['machine']}, shared by server and clients, "
         f"Python {result['python']}, no GPU; torch {versions['torch']}, uvicorn {versions['uvicorn']}, fastapi "
-        f"{versions['fastapi']}. {result['products']:,} products. Milliseconds at the client.",
+        f"{versions['fastapi']}{dtype}. {result['products']:,} products. Milliseconds at the client.",
         "",
         "| mode | clients | one at a time: answers/s | p50 | p95 | p99 | batches: answers/s | p50 | p95 | p99 | times as many |",
         "|---|---|---|---|---|---|---|---|---|---|---|",

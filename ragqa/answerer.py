@@ -205,10 +205,10 @@ class Answerer:
         """What is found for questions, in their order, for `answer` and `stream`. Args: see `ask`."""
         return self._retrieved(questions, self._settings(settings))[0]
 
-    def generates(self, found: Retrieval, **settings: Any) -> bool:
-        """Whether the generator is asked for the answer; not to abstain, to copy, or to choose the one exact title."""
+    def generates(self, found: Sequence[Retrieval], **settings: Any) -> list[bool]:
+        """Whether the generator is asked for each answer; not to abstain, to copy, or to choose the one exact title."""
         use = self._settings(settings)
-        return self._answerable(found, use) and self._writer.asks(found, use)
+        return [self._answerable(one, use) and self._writer.asks(one, use) for one in found]
 
     def is_free(self, **settings: Any) -> bool:
         """Whether the generator writes the text; otherwise it chooses the source at most."""
@@ -329,7 +329,7 @@ class Answerer:
         """What was written, or that nothing is sure enough."""
         sure = written[1].confidence
         if sure is not None and sure < self._least(use):
-            return replace(abstained, confidence=round(sure, 4), prompt=written[0].text)
+            return replace(abstained, confidence=round(sure, 4), given=written[0].text)
         return reply(abstained, found, use.top_k, written, timings)
 
     def save_pretrained(self, folder: str | Path) -> None:

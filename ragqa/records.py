@@ -5,8 +5,9 @@ Frozen and slotted: a record never changes after it was made, so it may be share
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Language = Literal["en", "pt", "es"]
@@ -117,6 +118,33 @@ class Source:
     cited: bool = False
 
 
+class Later:
+    """A text that is made when it is first asked for; copied or pickled it is the text.
+
+    Args:
+        make: makes it.
+    """
+
+    def __init__(self, make: Callable[[], str]) -> None:
+        self._make = make
+
+    @functools.cached_property
+    def _text(self) -> str:
+        return self._make()
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return str(self) == str(other) if isinstance(other, Later | str) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The answer to one question.
@@ -130,7 +158,7 @@ class Answer:
             retrieval, that the cited source is.
         timings: seconds by stage: "retrieve" (with reranking), "load" (of reranker and generator, the first time),
             "generate", "total"; for a batch, the batch's share.
-        prompt: the text the generator was given, "" when it was not asked.
+        given: the `prompt`, or how it is made.
         spans: which parts of the text were copied from which product; they cover it from end to end. Empty where
             that was not looked for.
         shortened: the time given (`AnswerSettings.max_seconds`) was over before the text was at its end.
@@ -144,18 +172,40 @@ class Answer:
     confidence: float
     language: Language = "en"
     timings: dict[str, float] = field(default_factory=dict)
-    prompt: str = ""
+    given: str | Later = field(default="", repr=False)
     spans: tuple[Span, ...] = ()
     shortened: bool = False
+
+    @property
+    def prompt(self) -> str:
+        """The text the generator was given, or would have been for the one exact title; "" where none is made."""
+        return str(self.given)
 
     @property
     def grounded(self) -> float:
         """Share of the text's characters, white space apart, that stand in spans with a source; 0.0 without text."""
         return grounded(self.text, self.spans)
 
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary of all fields, and `grounded` rounded to four digits."""
-        return asdict(self) | {"grounded": round(self.grounded, 4)}
+    def to_dict(self, prompt: bool = True) -> dict[str, Any]:
+        """A JSON-ready dictionary of all that an answer has; `grounded` is rounded to four digits.
+
+        Args:
+            prompt: with the prompt.
+        """
+        told = _fields(self)
+        # In the order of the fields; what is left out is not made.
+        told = {
+            "prompt" if name == "given" else name: value for name, value in told.items() if prompt or name != "given"
+        }
+        if prompt:
+            told["prompt"] = self.prompt
+        told["sources"], told["spans"] = tuple(map(_fields, self.sources)), tuple(map(_fields, self.spans))
+        return told | {"timings": dict(self.timings), "grounded": round(self.grounded, 4)}
+
+
+def _fields(record: Answer | Source | Span) -> dict[str, Any]:
+    """The fields of a record: `dataclasses.asdict` takes ten times as long, copying what never changes."""
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def grounded(text: str, spans: Sequence[Span]) -> float:

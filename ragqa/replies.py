@@ -84,7 +84,7 @@ def reply(
         several=False,
         confidence=round(answer.confidence, 4) if answer.confidence is not None else abstained.confidence,
         timings=timings | {"total": sum(timings.values())},
-        prompt=prompt.text,
+        given=prompt.later or prompt.text,
         spans=copied,
         shortened=answer.shortened,
     )

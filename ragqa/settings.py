@@ -157,6 +157,10 @@ class AnswerSettings(Settings):
     batch_size: int = 8
     max_seconds: float | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON- and TOML-ready dictionary of all fields."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
     def _problems(self) -> list[str]:
         problems = at_least(
             self,

@@ -25,6 +25,16 @@ ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "examples" / "catalogue" / "trn.json"
 
 
+# Files that take minutes, the longest first. Those that begin last end together: else one core would wait for one file.
+LONGEST = ("comparison/test_smoke.py", "test_readme.py", "training/test_fine_tune.py", "training/test_export.py", "test_examples.py")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`pytest --dist loadfile --no-loadscope-reorder` hands files out in this order; without, those of few tests come last."""
+    order = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
 class TrigramEmbedder:
     """Hashed character trigrams: texts that share letters are near, unrelated texts are not."""
 

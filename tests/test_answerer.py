@@ -1,8 +1,10 @@
 """The whole road on the real weights."""
 
 import json
+import pickle
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from ragqa import Answer, Answerer, AnswerSettings, build_index, models
 from ragqa.answerer import ABSTENTIONS, SEVERAL
 from ragqa.errors import IndexMismatchError, IndexNotFoundError, InputError, ModelError, QuestionError
 from ragqa.files import write_json
+from ragqa.generation.prompt import Prompt, PromptBuilder
 from ragqa.index.generations import live_generation, write_current
+from ragqa.records import Candidate, Question
 
 pytestmark = pytest.mark.weights
 
@@ -115,6 +119,25 @@ def test_a_very_long_description_does_not_push_out_the_question(answerer: Answer
     generator = answerer.generator
     assert len(generator.tokenizer(answer.prompt)["input_ids"]) <= 512
     assert "Question: caldero alto lever espresso" in answer.prompt
+
+
+def test_the_prompt_of_an_exact_title_is_made_when_it_is_looked_at(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    build = PromptBuilder.build
+
+    def noted(self: PromptBuilder, question: Question, candidates: Sequence[Candidate]) -> Prompt:
+        made.append(question.subject)
+        return build(self, question, candidates)
+
+    monkeypatch.setattr(PromptBuilder, "build", noted)
+    exact, partial = answerer.ask_many(["Lumen Trail Headlamp LT-350", "rede maracatu vermelha"])
+    assert made == ["rede maracatu vermelha"]
+    assert "Product: Lumen Trail Headlamp LT-350\nDescription:" in exact.prompt
+    assert exact.prompt == exact.to_dict()["prompt"] == pickle.loads(pickle.dumps(exact)).prompt
+    assert made == ["rede maracatu vermelha", "Lumen Trail Headlamp LT-350"]
+    assert "prompt" not in partial.to_dict(prompt=False)
 
 
 def test_top_k_and_confidence_can_be_set_for_one_question(answerer: Answerer) -> None:

@@ -46,14 +46,18 @@ _TAG: Final = re.compile(
     r"|<(?P<raw>script|style)\b[^<>]*>(?:(?!<(?P=raw)\b).)*?</(?P=raw)\s*>",
     re.IGNORECASE | re.DOTALL,
 )
-# Controls that are not white space, lone surrogates, and marks that cannot be seen: soft hyphen, zero-width space and
-# joiner of words, byte-order mark, directional controls, fillers, and what can hide a text of its own: tag characters and
-# selectors of variants, but for those of flags and emoji. The joiners of emoji and of Persian and Indic scripts (U+200C,
+# For a class of a regular expression: controls that are not white space, lone surrogates, and marks that cannot be seen:
+# soft hyphen, zero-width space and joiner of words, byte-order mark, directional controls, fillers, tag characters and
+# selectors of variants.
+UNSEEN: Final = (
+    "\x00-\x08\x0e-\x1b\x7f\x80-\x84\x86-\x9f\xad\ud800-\udfff\ufeff\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
+    "\u2060-\u2064\u202a-\u202e\u2066-\u206f\u3164\uffa0\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e0fff"
+)
+# They go, but for the tags and selectors of flags and emoji. The joiners of emoji and of Persian and Indic scripts (U+200C,
 # U+200D) stay, not beside ASCII and white space.
 _INVISIBLE: Final = re.compile(
     "(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f)"
-    "|[\x00-\x08\x0e-\x1b\x7f\x80-\x84\x86-\x9f\xad\ud800-\udfff\ufeff\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
-    "\u2060-\u2064\u202a-\u202e\u2066-\u206f\u3164\uffa0\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e0fff]"
+    f"|[{UNSEEN}]"
     "|(?<=[\ufe00-\ufe0f])[\ufe00-\ufe0f]+|[\ufe00-\ufe0d]|(?<=[\x01-\x7f\\s])[\u200c\u200d]+|[\u200c\u200d]+(?=[\x01-\x7f\\s])"
 )
 _MAX_PASSES: Final = 8

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ragqa.errors import ServerError
 from ragqa.generation.server import Call, Connection, PassingError, RefusedError, Server
+from ragqa.retrieval.text import encodable
 
 _PATH: Final = "/completions"
 # A server may take other values from a model's own configuration (vLLM), or have its own (llama.cpp: of the likeliest 40
@@ -147,7 +148,7 @@ class Completions:
         if not isinstance(choices[0].get("text"), str):
             raise ServerError(f"{where}: the text of its answer is none; {_EXPECTED}")
         # JSON can say lone surrogates, which nothing later can write.
-        return choices[0] | {"text": choices[0]["text"].encode("utf-8", "replace").decode("utf-8")}
+        return choices[0] | {"text": encodable(choices[0]["text"])}
 
     def _pieces(self, call: Call, asked: Mapping[str, Any]) -> Generator[str, None, None]:
         """The pieces of one attempt, none of them empty."""

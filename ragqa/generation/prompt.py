@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from ragqa.errors import ModelError
 from ragqa.generation.markers import Markers
-from ragqa.records import Candidate, Question
+from ragqa.records import Candidate, Later, Question
 
 _SYSTEM: Final = (
     "You answer questions about products from a catalogue. Answer with the description of the product that was "
@@ -75,11 +75,13 @@ class Prompt:
         text: the whole prompt, control tokens and all.
         ids: its tokens.
         shown: the candidates that stand in it, best first.
+        later: how the text is made, of one that no generator reads; its text and tokens are empty.
     """
 
     text: str
     ids: tuple[int, ...]
     shown: tuple[Shown, ...]
+    later: Later | None = None
 
 
 class PromptBuilder:

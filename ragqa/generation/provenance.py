@@ -72,6 +72,9 @@ def spans(
     Returns:
         Spans in order, none empty, that cover the text from end to end; no two without a source side by side.
     """
+    whole = next((source for source in sources if source.id == cited), None)
+    if whole and _begins(whole.description, text):
+        return _with_probabilities(text, [Span(0, len(text), whole.id, 0, len(text))], log_probs)
     tokens = _TOKEN.findall(text)
     starts = [*accumulate(map(len, tokens), initial=0)]
     # Each word, and each kind of white space, as one character: `str.find` then looks for runs of whole words.
@@ -117,6 +120,17 @@ def spans(
     if done < len(tokens):
         found.append(Span(starts[done], len(text), None, None, None))
     return _with_probabilities(text, found, log_probs)
+
+
+def _begins(description: str, text: str) -> bool:
+    """Whether a text is all of a description, or of its first words; there is then nothing to look for."""
+    return (
+        description.startswith(text)
+        and bool(text)
+        and not text[0].isspace()
+        and not text[-1].isspace()
+        and (len(text) == len(description) or description[len(text)].isspace())
+    )
 
 
 def _least(text: str, tokens: Sequence[str], starts: Sequence[int]) -> list[int]:

@@ -10,10 +10,10 @@ from ragqa.generation.adapter import Adapter
 from ragqa.generation.choice import MOST, Choice, eligible
 from ragqa.generation.generator import Generator
 from ragqa.generation.limits import check_time
-from ragqa.generation.prompt import Prompt, PromptBuilder
+from ragqa.generation.prompt import Prompt, PromptBuilder, Shown, cut_at_tokens
 from ragqa.generation.sources import Writing, Written, copied
 from ragqa.generation.verify import Sampling
-from ragqa.records import Retrieval
+from ragqa.records import Later, Retrieval
 from ragqa.settings import AnswerSettings
 
 # Tokens that a prompt needs at least.
@@ -51,8 +51,10 @@ class Writer:
 
     def asks(self, found: Retrieval, use: AnswerSettings) -> bool:
         """Whether the generator reads a prompt for this answer; not to copy, or to choose the one exact title."""
-        settled = found.candidates[0].exact and len(eligible(found.candidates[: use.context_products])) == 1
-        return use.decoding != "copy" and (self.is_free(use) or use.probabilities or not settled)
+        if use.decoding == "copy" or self.is_free(use) or use.probabilities:
+            return use.decoding != "copy"
+        shown = found.candidates[: use.context_products]
+        return not (shown and shown[0].exact and len(eligible(shown)) == 1)
 
     def write(
         self,
@@ -77,6 +79,22 @@ class Writer:
         if use.decoding == "copy":
             return [copied(r, min(use.context_products, MOST), self.choice) for r in found]
         model = generator()
+        asked = [i for i, r in enumerate(found) if self.asks(r, use)]
+        read = self._read(model, [found[i] for i in asked], use, until) if asked else []
+        answers = dict(zip(asked, read, strict=True))
+        return [answers[i] if i in answers else self._settled(model, r, use) for i, r in enumerate(found)]
+
+    def _settled(self, generator: Generator, found: Retrieval, use: AnswerSettings) -> tuple[Prompt, Written]:
+        """The description of the one exact title. No model reads a prompt for it, so none is made unless it is looked at."""
+        shown = found.candidates[: self._most_shown(generator, use)]
+        later = Later(lambda: self.prompts(generator, [found], use)[0].text)
+        prompt = Prompt("", (), tuple(Shown(c, c.product.description) for c in shown), later)
+        return prompt, Written(cut_at_tokens(generator.tokenizer, shown[0].product.description, use.max_new_tokens), 0)
+
+    def _read(
+        self, model: Generator, found: Sequence[Retrieval], use: AnswerSettings, until: float | None
+    ) -> list[tuple[Prompt, Written]]:
+        """See `write`; the generator reads a prompt for each."""
         prompts = self.prompts(model, found, use)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
         answers: dict[int, Written] = {}
@@ -104,13 +122,14 @@ class Writer:
 
     def prompts(self, generator: Generator, found: Sequence[Retrieval], use: AnswerSettings) -> list[Prompt]:
         """What the generator is given for each question, with as many candidates as it was trained with at most."""
-        builder = self._builder(generator, use)
-        shown = use.context_products
-        if self._plain:
-            shown = 0
-        elif generator.choice:
-            shown = min(shown, MOST)
+        builder, shown = self._builder(generator, use), self._most_shown(generator, use)
         return [builder.build(r.question, r.candidates[:shown]) for r in found]
+
+    def _most_shown(self, generator: Generator, use: AnswerSettings) -> int:
+        """How many candidates a prompt has at most."""
+        if self._plain:
+            return 0
+        return min(use.context_products, MOST) if generator.choice else use.context_products
 
     def _builder(self, generator: Generator, use: AnswerSettings) -> PromptBuilder:
         limit = use.context_tokens

@@ -109,7 +109,8 @@ class SentenceEmbedder:
             return unit(np.asarray(found, np.float32))
         tokens = self._fused.tokens(questions, "query")
         vectors = np.empty((len(questions), self._dimension), np.float32)
-        for rows in like_lengths([len(one) for one in tokens], self._tokens):
+        # Of few texts a batch of one length each would be too small: a product takes as long for half as many rows.
+        for rows in like_lengths([len(one) for one in tokens], self._tokens, self._tokens):
             vectors[rows] = self._fused.encode([tokens[row] for row in rows])
         return unit(vectors)
 
@@ -130,17 +131,23 @@ class SentenceEmbedder:
         return np.vstack([self._documents(titles[:half]), self._documents(titles[half:])])
 
 
-def like_lengths(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+def like_lengths(lengths: Sequence[int], tokens: int, enough: int | None = None) -> list[list[int]]:
     """Places of texts in batches: of at most so many tokens each once padded, of one length where it makes a good batch.
 
     The longest come first, so that workers end together and memory runs out at once or not at all.
+
+    Args:
+        lengths: of the texts, in tokens.
+        tokens: of a batch at most.
+        enough: tokens of one length that make a good batch; None for a third of `tokens`.
     """
+    enough = tokens // 3 if enough is None else enough
     batches: list[list[int]] = []
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
         longest = lengths[batch[0]] if batch else 0
         full = (len(batch) + 1) * longest > tokens
-        if batch and (full or (lengths[place] != longest and len(batch) * longest > tokens // 3)):
+        if batch and (full or (lengths[place] != longest and len(batch) * longest > enough)):
             batches.append(batch)
             batch = []
         batch.append(place)

@@ -22,14 +22,16 @@ import numpy.typing as npt
 
 # Of cosine, coverage, overlap and reverse overlap.
 WEIGHTS: Final = (1.0, 1.0, 0.5, 0.25)
+_SUM: Final = sum(WEIGHTS)
 _RANK: Final = 60  # the paper's constant
 
 Scores = npt.NDArray[np.float32]
 
 
-def weighted(evidence: Sequence[float]) -> float:
+def weighted(evidence: tuple[float, float, float, float]) -> float:
     """The weighted mean of a candidate's cosine, coverage, overlap and reverse overlap, at most 1."""
-    return sum(weight * value for weight, value in zip(WEIGHTS, evidence, strict=True)) / sum(WEIGHTS)
+    (one, two, three, four), (cosine, coverage, forth, back) = WEIGHTS, evidence
+    return (one * cosine + two * coverage + three * forth + four * back) / _SUM
 
 
 def reciprocal_rank(rankings: Sequence[Sequence[int]], rows: Sequence[int]) -> Scores:

@@ -94,6 +94,7 @@ class LexicalIndex:
         # A question's words are looked up for its search and for the coverage of what was found.
         self._mine = threading.local()
         self._places = functools.lru_cache(maxsize=1024)(self._looked_up)
+        self._rarity = functools.lru_cache(maxsize=4096)(lambda field, place: self._fields[field][0].rarity(place))
 
     @classmethod
     def load(cls, folder: Path, in_memory: bool = False) -> LexicalIndex:
@@ -140,12 +141,12 @@ class LexicalIndex:
         """The rows of each term in each field."""
         lists = []
         for (_, places), times in self._counted(question).items():
-            for place, (postings, weight) in zip(places, self._fields, strict=True):
+            for field, (place, (postings, weight)) in enumerate(zip(places, self._fields, strict=True)):
                 if place is not None:
                     rows, pairs = postings.entries(place)
                     if len(rows):
                         factor = times * weight
-                        adding = postings.saturation * (np.float32(factor) * postings.rarity(place))
+                        adding = postings.saturation * (np.float32(factor) * self._rarity(field, place))
                         lists.append(_List(rows, pairs, adding, factor * float(postings.most[place])))
         return lists
 

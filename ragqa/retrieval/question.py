@@ -11,6 +11,7 @@ from typing import Final
 
 from ragqa.errors import InputError, QuestionError
 from ragqa.records import Language, Question
+from ragqa.retrieval.text import encodable
 
 # Of one `ask_many`, and of those worked on at once.
 _MOST_QUESTIONS: Final = 100_000
@@ -132,8 +133,7 @@ def parse_question(text: str, max_chars: int = 4000) -> Question:
         raise QuestionError(
             f"the question has {len(text):,} characters; at most {max_chars:,} are accepted (--max-question-chars)"
         )
-    # Lone surrogates come from broken terminals and JSON; nothing later can encode them.
-    folded = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+    folded = " ".join(encodable(text).split())
     if not folded:
         raise QuestionError("the question is empty; ask, for example: What is the description of TITLE?")
     readings = [folded]

@@ -23,6 +23,11 @@ _RUN: Final = 3
 LONGEST_KEPT: Final = 40
 
 
+def encodable(text: str) -> str:
+    """`text` with a question mark for each lone surrogate, which broken terminals and JSON have and nothing can encode."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def fold(text: str) -> str:
     """Case, accents and punctuation folded away, words parted by single blanks.
 

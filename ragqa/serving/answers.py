@@ -9,10 +9,7 @@ from ragqa.records import Answer, Candidate, Retrieval
 
 def answered(answer: Answer, prompt: bool = False) -> dict[str, Any]:
     """An answer as JSON; with what the generator was given, if that was asked for."""
-    told = answer.to_dict()
-    if not prompt:
-        del told["prompt"]
-    return told
+    return answer.to_dict(prompt)
 
 
 def searched(found: Retrieval, top_k: int) -> dict[str, Any]:
@@ -69,6 +66,21 @@ SPAN: Final = _object(
         "probability": {"anyOf": [_SHARE, {"type": "null"}]},
     }
 )
+CANDIDATES: Final = {
+    "type": "array",
+    "items": _object(
+        {
+            "id": _TEXT,
+            "title": _TEXT,
+            "description": _TEXT,
+            "score": _SHARE,
+            "cosine": {"type": "number"},
+            "overlap": {"type": "number"},
+            "coverage": {"type": "number"},
+            "exact": _FLAG,
+        }
+    ),
+}
 ANSWER: Final = _object(
     {
         "question": _TEXT,
@@ -87,8 +99,9 @@ ANSWER: Final = _object(
         "spans": {"type": "array", "items": SPAN},
         "shortened": _FLAG,
         "grounded": _SHARE,
+        "candidates": CANDIDATES,
     },
-    optional=("prompt",),
+    optional=("prompt", "candidates"),
 )
 ASKED: Final = {"anyOf": [ANSWER, _object({"answers": {"type": "array", "items": ANSWER}})]}
 SEARCHED: Final = _object(
@@ -97,21 +110,7 @@ SEARCHED: Final = _object(
         "language": {"enum": ["en", "pt", "es"]},
         "confidence": _SHARE,
         "several": _FLAG,
-        "candidates": {
-            "type": "array",
-            "items": _object(
-                {
-                    "id": _TEXT,
-                    "title": _TEXT,
-                    "description": _TEXT,
-                    "score": _SHARE,
-                    "cosine": {"type": "number"},
-                    "overlap": {"type": "number"},
-                    "coverage": {"type": "number"},
-                    "exact": _FLAG,
-                }
-            ),
-        },
+        "candidates": CANDIDATES,
     }
 )
 PRODUCT: Final = _object({"id": _TEXT, "title": _TEXT, "description": _TEXT})

@@ -9,7 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from ragqa.records import Answer
+from ragqa.records import Answer, Retrieval
 from ragqa.serving import answers
 from ragqa.serving.answers import answered
 from ragqa.serving.events import EventStream, event
@@ -116,7 +116,7 @@ def _usage(service: Service, answer: Answer) -> dict[str, int]:
 
 
 async def _chunks(
-    service: Service, taken: AsyncGenerator[str | Answer, None], begun: dict[str, Any], usage: bool
+    service: Service, taken: AsyncGenerator[Retrieval | str | Answer, None], begun: dict[str, Any], usage: bool
 ) -> AsyncGenerator[bytes, None]:
     begun = begun | {"object": "chat.completion.chunk"}
 
@@ -126,6 +126,8 @@ async def _chunks(
     try:
         yield chunk({"role": "assistant", "content": ""})
         async for piece in taken:
+            if isinstance(piece, Retrieval):
+                continue
             if isinstance(piece, str):
                 yield chunk({"content": piece})
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import asdict
 from typing import Any, Final
@@ -116,7 +117,7 @@ def routes(service: Service, comparison: Comparison) -> APIRouter:
         "/v1/compare",
         tags=["answers"],
         summary="One question answered in every way that the benchmark compares",
-        responses=problems(400, 401, 408, 413, 415, 422, 429, 500, 503)
+        responses=problems(400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
         | {
             200: {
                 "description": "All arms' answers; events where `stream` was true.",
@@ -129,9 +130,12 @@ def routes(service: Service, comparison: Comparison) -> APIRouter:
     )
     async def compare(body: Compare, request: Request) -> Response:
         note(request, [body.question])
-        live = service.live
-        arms = comparison.begin()
-        live.hold()
+        live = service.enter()
+        try:
+            arms = comparison.begin()
+        except BaseException:
+            service.leave_place(live)
+            raise
         answers = arms.ask(body.question, live.answerer)
         given: list[dict[str, Any]] = []
         # What is in work cannot be stopped: its thread is waited for before another question is taken.
@@ -140,7 +144,11 @@ def routes(service: Service, comparison: Comparison) -> APIRouter:
         async def taken() -> AsyncGenerator[dict[str, Any], None]:
             while True:
                 working[:] = [asyncio.ensure_future(asyncio.to_thread(next, answers, None))]
-                answer = await asyncio.shield(working[0])
+                rest = service.limits.timeout - (time.monotonic() - request.scope["ragqa.since"])
+                try:
+                    answer = await asyncio.wait_for(asyncio.shield(working[0]), max(rest, 0.0))
+                except TimeoutError:
+                    raise service.late() from None
                 if answer is None:
                     return
                 given.append(answer.to_dict())
@@ -149,7 +157,7 @@ def routes(service: Service, comparison: Comparison) -> APIRouter:
         def end() -> None:
             def over(_: object = None) -> None:
                 comparison.end()
-                live.let_go()
+                service.leave_place(live)
 
             if working and not working[0].done():
                 working[0].add_done_callback(over)

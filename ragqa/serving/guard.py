@@ -8,7 +8,7 @@ import secrets
 import time
 from typing import Any, Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragqa.serving.access import Keys, RateLimit, network
@@ -16,13 +16,15 @@ from ragqa.serving.problems import Problem, respond, told
 from ragqa.serving.service import ClientLeftError, Service
 
 _LOG: Final = logging.getLogger("ragqa.serving")
-_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
+# As ASGI has them, which is how they go out.
+_HEADERS: Final = (
+    (b"content-security-policy", b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+_UNCACHED: Final = (*_HEADERS, (b"cache-control", b"no-store"))
 _OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico"})
 # Routes that take a JSON object.
 BODIES: Final = frozenset({"/v1/ask", "/v1/search", "/v1/chat/completions", "/v1/compare"})
@@ -60,12 +62,14 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                headers["X-Request-Id"] = id_
-                if status >= 400 or scope["method"] == "POST":
-                    headers.setdefault("Cache-Control", "no-store")
+                given = [(name.lower(), value) for name, value in message.get("headers", ())]
+                names = {name for name, _ in given}
+                ours = _UNCACHED if status >= 400 or scope["method"] == "POST" else _HEADERS
+                message["headers"] = [
+                    *given,
+                    *((name, value) for name, value in ours if name not in names),
+                    (b"x-request-id", id_.encode()),
+                ]
             await send(message)
 
         try:

@@ -20,7 +20,7 @@ from ragqa.serving.lanes import Lane
 from ragqa.serving.limits import ServiceSettings
 from ragqa.serving.metrics import Metrics
 from ragqa.serving.problems import busy
-from ragqa.serving.work import Work
+from ragqa.serving.work import Work, found_for
 
 _WARM: Final = "?"
 # A processor is busy with one prompt: reading several together takes as long (SmolLM2-135M on 2 cores, 8 questions: 387 ms
@@ -59,7 +59,7 @@ class Pipeline:
             started = time.monotonic()
             found = answerer.retrieve([_WARM], **use)
             self.finding.seconds = time.monotonic() - started
-            if answerer.generates(found[0], **use):
+            if answerer.generates(found, **use)[0]:
                 started = time.monotonic()
                 answerer.answer(found, **use)
                 self.writing.seconds = time.monotonic() - started
@@ -122,12 +122,14 @@ class Pipeline:
                 continue
             seconds = (time.monotonic() - started) / len(batch)
             plain = []
-            for work, one in zip(works, found, strict=True):
+            for work, (one, generates) in zip(works, found, strict=True):
                 work.found, work.seconds["retrieve"] = one, seconds
                 self._metrics.stage_seconds.labels("retrieve").observe(seconds)
+                if work.told is not None:
+                    work.told(one)
                 if work.kind == "search":
                     done.append((work, one))
-                elif work.generation.answerer.generates(one, **work.use.to_dict()):
+                elif generates:
                     asked.append(work)
                 else:
                     plain.append(work)
@@ -152,7 +154,7 @@ class Pipeline:
         self._finish([(work, _gone()) for work in left])
         for work in going:
             if work.kind == "stream":
-                work.stream = work.generation.answerer.stream(_found(work), **work.use.to_dict())
+                work.stream = work.generation.answerer.stream(found_for(work), **work.use.to_dict())
                 work.seconds["generate"] = 0.0
                 self._streams.append(work)
         if answers := [work for work in going if work.kind == "answer"]:
@@ -251,19 +253,16 @@ def _plain(work: Work) -> bool:
     return work.kind == "search" or work.use.decoding == "copy"
 
 
-def _retrieve(works: Sequence[Work]) -> list[Retrieval]:
-    first = works[0]
-    return first.generation.answerer.retrieve([work.question for work in works], **first.use.to_dict())
+def _retrieve(works: Sequence[Work]) -> list[tuple[Retrieval, bool]]:
+    """What is found for each of one group, and whether the generator is asked for an answer."""
+    answerer, use = works[0].generation.answerer, works[0].use.to_dict()
+    found = answerer.retrieve([work.question for work in works], **use)
+    return list(zip(found, answerer.generates(found, **use), strict=True))
 
 
 def _answer(works: Sequence[Work]) -> list[Answer]:
     first = works[0]
-    return first.generation.answerer.answer([_found(work) for work in works], **first.use.to_dict())
-
-
-def _found(work: Work) -> Retrieval:
-    assert work.found is not None  # noqa: S101  (for the type checker)
-    return work.found
+    return first.generation.answerer.answer([found_for(work) for work in works], **first.use.to_dict())
 
 
 def _gone() -> BaseException:
@@ -272,7 +271,7 @@ def _gone() -> BaseException:
 
 def tokens(answerer: Answerer, answer: Answer) -> tuple[int, int]:
     """Tokens of the prompt and of the answer's text, as the generator counts them; none where it was not asked."""
-    if not (answer.prompt and answer.timings["generate"]):
+    if not (answer.timings["generate"] and answer.prompt):
         return 0, 0
     tokenizer = answerer.generator.tokenizer.backend_tokenizer
     return tuple(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in (answer.prompt, answer.text))  # type: ignore[return-value]

@@ -72,6 +72,9 @@ class Ask(_Body):
     )
     stream: StrictBool = Field(False, description="answer with server-sent events: pieces, then the whole answer")
     prompt: StrictBool = Field(False, description="also what the generator was given")
+    candidates: StrictBool = Field(
+        False, description="also what was found for each question, and why; of a stream the first event, named found"
+    )
     settings: Changes = Field(default_factory=Changes)
 
     @model_validator(mode="after")

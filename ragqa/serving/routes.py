@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
 import ragqa
-from ragqa.records import Answer
+from ragqa.records import Answer, Retrieval
 from ragqa.serving import answers
 from ragqa.serving.answers import answered, searched
 from ragqa.serving.describe import about
@@ -20,7 +20,7 @@ from ragqa.serving.events import EventStream, event, left
 from ragqa.serving.problems import Problem, documented, told
 from ragqa.serving.requests import Ask, Search
 from ragqa.serving.service import Service
-from ragqa.serving.work import Kind, Work
+from ragqa.serving.work import Kind, Work, found_for
 from ragqa.settings import AnswerSettings
 
 ERRORS: Final = documented(400, 401, 408, 413, 415, 422, 429, 500, 502, 503, 504)
@@ -65,9 +65,12 @@ def routes(service: Service) -> APIRouter:
             )
         note(request, questions)
         if body.stream:
-            return stream(service, request, questions[0], use, body.prompt)
-        found = await asked(service, request, "answer", questions, use)
-        given = [answered(answer, body.prompt) for answer in found]
+            return stream(service, request, questions[0], use, body.prompt, body.candidates)
+        works = service.submit("answer", questions, use)
+        given = [answered(answer, body.prompt) for answer in await awaited(service, request, works)]
+        if body.candidates:
+            for told, work in zip(given, works, strict=True):
+                told["candidates"] = searched(found_for(work), use.top_k)["candidates"]
         return json_response({"answers": given} if body.questions else given[0])
 
     @router.post(
@@ -151,7 +154,11 @@ async def asked(
     service: Service, request: Request, kind: Kind, questions: Sequence[str], use: AnswerSettings
 ) -> list[Any]:
     """Submit questions and wait for their results, no longer than the client does."""
-    works = service.submit(kind, questions, use)
+    return await awaited(service, request, service.submit(kind, questions, use))
+
+
+async def awaited(service: Service, request: Request, works: Sequence[Work]) -> list[Any]:
+    """The results of works that were submitted, for no longer than the client waits."""
     gone = asyncio.ensure_future(left(request.receive))
     try:
         return await service.results(works, gone, request.scope["ragqa.since"])
@@ -159,8 +166,10 @@ async def asked(
         gone.cancel()
 
 
-def stream(service: Service, request: Request, question: str, use: AnswerSettings, prompt: bool) -> Response:
-    """An answer as server-sent events.
+def stream(
+    service: Service, request: Request, question: str, use: AnswerSettings, prompt: bool, candidates: bool
+) -> Response:
+    """An answer as server-sent events, before it what was found where that is wanted.
 
     Raises:
         Problem: see `Service.submit`; what goes wrong later is an event.
@@ -170,7 +179,10 @@ def stream(service: Service, request: Request, question: str, use: AnswerSetting
     async def events() -> AsyncGenerator[bytes, None]:
         try:
             async for piece in taken:
-                if isinstance(piece, str):
+                if isinstance(piece, Retrieval):
+                    if candidates:
+                        yield event("found", searched(piece, use.top_k))
+                elif isinstance(piece, str):
                     yield event("piece", {"text": piece})
                 else:
                     yield event("answer", answered(piece, prompt))
@@ -182,20 +194,22 @@ def stream(service: Service, request: Request, question: str, use: AnswerSetting
 
 def pieces(
     service: Service, question: str, use: AnswerSettings, since: float
-) -> tuple[Work, AsyncGenerator[str | Answer, None]]:
-    """The pieces of an answer, then the whole. The work is accepted at once and must be left at the end.
+) -> tuple[Work, AsyncGenerator[Retrieval | str | Answer, None]]:
+    """What was found for a question, the pieces of its answer, then the whole. The work is accepted at once and must be left at the end.
 
     Raises:
         Problem: see `Service.submit`.
     """
     loop = asyncio.get_running_loop()
-    waiting: asyncio.Queue[str | None] = asyncio.Queue()
-    (work,) = service.submit(
-        "stream", [question], use, lambda piece: loop.call_soon_threadsafe(waiting.put_nowait, piece)
-    )
+    waiting: asyncio.Queue[Retrieval | str | None] = asyncio.Queue()
+
+    def put(piece: Retrieval | str) -> None:
+        loop.call_soon_threadsafe(waiting.put_nowait, piece)
+
+    (work,) = service.submit("stream", [question], use, put, put)
     work.done.add_done_callback(lambda _: waiting.put_nowait(None))
 
-    async def taken() -> AsyncGenerator[str | Answer, None]:
+    async def taken() -> AsyncGenerator[Retrieval | str | Answer, None]:
         while True:
             rest = service.limits.timeout - (time.monotonic() - since)
             try:

@@ -47,11 +47,12 @@ class Service:
         self._load, self._verify = load, verify
         self._live: Generation | None = None
         self._works: set[Work] = set()
+        self._beside = 0  # questions that others than the workers are at work on
         self._shared: dict[Any, Work] = {}
         self._pipeline = Pipeline(self.limits, self.metrics, self._finish_soon)
         self._idle = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.metrics.queue.set_function(lambda: len(self._works))
+        self.metrics.queue.set_function(self._waiting)
 
     @property
     def live(self) -> Generation:
@@ -112,7 +113,7 @@ class Service:
         """Take nothing new; returns when all that was accepted is done, or the time for it is over."""
         self.state = "draining"
         self._idle.clear()
-        if self._works:
+        if self._waiting():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), self.limits.drain)
 
@@ -126,7 +127,12 @@ class Service:
         return AnswerSettings.from_dict(default.to_dict() | changed) if changed else default
 
     def submit(
-        self, kind: Kind, questions: Sequence[str], use: AnswerSettings, piece: Callable[[str], object] | None = None
+        self,
+        kind: Kind,
+        questions: Sequence[str],
+        use: AnswerSettings,
+        piece: Callable[[str], object] | None = None,
+        told: Callable[[Retrieval], object] | None = None,
     ) -> list[Work]:
         """Accept the questions of one request, all or none. Each must be given up with `leave` if it is not awaited.
 
@@ -135,17 +141,16 @@ class Service:
             questions: checked.
             use: how they are answered.
             piece: takes the pieces of a stream, in a worker's thread.
+            told: takes what was found for it before, in a worker's thread.
 
         Raises:
             Problem: 503, the service is loading, draining, or has too much to do.
         """
-        live, loop = self.live, asyncio.get_running_loop()
-        if self.state == "draining":
-            raise Problem(503, "draining", "the service is being stopped", retry_after=5)
+        live, loop = self._accepting(), asyncio.get_running_loop()
         taken: list[Work] = []
         new: list[Work] = []
         for number, question in enumerate(questions):
-            work = Work(kind, question, use, live, loop.create_future(), piece)
+            work = Work(kind, question, use, live, loop.create_future(), piece, told)
             # Of many questions in a request each has its turn later, so that others come between.
             work.turn = work.arrived + number * _SHARE * self._pipeline.each(work)
             known = self._shared.get(work.key) if kind != "stream" else None
@@ -165,16 +170,49 @@ class Service:
         self._pipeline.finding.put(new)
         return taken
 
+    def enter(self) -> Generation:
+        """Accept a question that others than the workers answer; it takes a place of the queue until `leave_place`.
+
+        Returns:
+            The generation in service, held.
+
+        Raises:
+            Problem: 503, the service is loading, draining, or has too much to do.
+        """
+        live = self._accepting()
+        if self._waiting() >= self.limits.max_queue:
+            raise busy(self._waiting(), self._pipeline.finding.wait(len(self._works)))
+        live.hold()
+        self._beside += 1
+        return live
+
+    def leave_place(self, generation: Generation) -> None:
+        """A question that `enter` accepted is done, or given up."""
+        generation.let_go()
+        self._beside -= 1
+        if not self._waiting():
+            self._idle.set()
+
+    def _accepting(self) -> Generation:
+        live = self.live
+        if self.state == "draining":
+            raise Problem(503, "draining", "the service is being stopped", retry_after=5)
+        return live
+
+    def _waiting(self) -> int:
+        """How many questions wait or are in work."""
+        return len(self._works) + self._beside
+
     def _admit(self, new: Sequence[Work], taken: Sequence[Work]) -> None:
         expected = self._pipeline.wait(new[0])
-        full = len(self._works) + len(new) > self.limits.max_queue
+        full = self._waiting() + len(new) > self.limits.max_queue
         if not full and expected <= self.limits.max_wait:
             return
         for work in taken:
             work.waiting -= 1
         for work in new:
             self._forget(work)
-        raise busy(len(self._works), expected)
+        raise busy(self._waiting(), expected)
 
     def late(self) -> Problem:
         """That there was no answer in time."""
@@ -213,7 +251,7 @@ class Service:
                 work.done.set_exception(result)
             else:
                 work.done.set_result(result)
-        if not self._works:
+        if not self._waiting():
             self._idle.set()
 
     async def results(

@@ -29,6 +29,7 @@ class Work:
         generation: of the index, which is held until the work is done.
         done: an `Answer`, or a `Retrieval` for a search; of the event loop.
         piece: called with each piece of a streamed answer, in a worker's thread.
+        told: called with what was found for it, in a worker's thread.
         arrived: by `time.monotonic`.
         turn: who has less is first.
         waiting: how many requests wait for it; nobody reads what nobody waits for.
@@ -44,6 +45,7 @@ class Work:
     generation: Generation
     done: asyncio.Future[Answer | Retrieval]
     piece: Callable[[str], object] | None = None
+    told: Callable[[Retrieval], object] | None = None
     arrived: float = field(default_factory=time.monotonic)
     turn: float = 0.0
     waiting: int = 1
@@ -66,3 +68,9 @@ class Work:
     def left(self) -> bool:
         """Whether nobody waits for it any more."""
         return self.waiting < 1
+
+
+def found_for(work: Work) -> Retrieval:
+    """What was found for a work that is past its search."""
+    assert work.found is not None  # noqa: S101  (for the type checker)
+    return work.found

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from ragqa.files import HashingFile, storage_errors, write_json, write_json_lines
-from ragqa.folders import sync_tree
 from ragqa.generation.adapter import KEPT, base_name
 from ragqa.seals import FILES, file_parts, sealed
 from ragqa.training.judge import Shown
@@ -29,7 +28,7 @@ def write_documents(
     shown: Sequence[tuple[Shown, str]],
     prompts: Sequence[str],
 ) -> dict[str, Any]:
-    """Write the documents of a run, the manifest last, and flush the whole folder to disk; returns the manifest.
+    """Write the documents of a run, the manifest last; returns the manifest.
 
     Args:
         folder: holds the adapter already.
@@ -48,7 +47,7 @@ def write_documents(
     with HashingFile(folder / "README.md") as file:
         file.write(card(name, manifest, shown).encode(errors="replace"))
     write_json_lines(folder / PROMPTS, ({"prompt": prompt} for prompt in prompts))
-    flush(folder)
+    open_to_readers(folder)
     return write_manifest(folder, manifest)
 
 
@@ -59,13 +58,12 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def flush(folder: Path) -> None:
-    """Flush what libraries wrote to disk, before the folder's name promises that it is whole; readable by others."""
+def open_to_readers(folder: Path) -> None:
+    """Let others read what libraries wrote for their own user alone."""
     with storage_errors(folder):
         for path in folder.rglob("*"):
             if path.is_file():
                 path.chmod(0o644)
-    sync_tree(folder)
 
 
 def draw(history: Sequence[Mapping[str, Any]], path: Path, best: int) -> None:

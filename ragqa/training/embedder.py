@@ -27,7 +27,7 @@ from ragqa.retrieval.embed import SentenceEmbedder
 from ragqa.retrieval.question import parse_question
 from ragqa.training.checkpoints import steps_of
 from ragqa.training.device import vectors_dtype, where_to_compute
-from ragqa.training.documents import flush
+from ragqa.training.documents import open_to_readers
 from ragqa.training.embedder_card import card
 from ragqa.training.pairs import Pair, RetrieverTrainingSettings, make_pairs
 from ragqa.training.recall import DEPTHS, WAYS, change, rank_titles, recalls, searched_rows
@@ -253,5 +253,5 @@ def _write(folder: Path, manifest: Mapping[str, Any], history: Sequence[Mapping[
     write_json_lines(folder / _METRICS, history)
     with replacing(folder / _CARD) as file:
         file.write(card(manifest, name).encode())
-    flush(folder)
+    open_to_readers(folder)
     write_json(folder / MANIFEST, manifest)

@@ -16,7 +16,7 @@ from ragqa.models.gguf import load_gguf
 from ragqa.models.source import weight_files
 from ragqa.progress import say
 from ragqa.training import workplace
-from ragqa.training.documents import flush, write_manifest
+from ragqa.training.documents import open_to_readers, write_manifest
 from ragqa.training.gguf_file import DTYPES as GGUF_DTYPES
 from ragqa.training.gguf_file import check_writable, write_gguf
 from ragqa.training.merge import KIND, agreement, answered, merge, prompt_ids, read_prompts
@@ -128,7 +128,7 @@ def _export_gguf(
                     "largest_log_prob_difference": apart,
                 },
             }
-            flush(file.parent)
+            open_to_readers(file.parent)
             manifest = write_manifest(file.parent, manifest)
             replace_folder(file.parent, path.absolute())
         finally:

@@ -20,7 +20,7 @@ from ragqa.index.lock import writing_lock
 from ragqa.models.source import quiet
 from ragqa.progress import say
 from ragqa.training import workplace
-from ragqa.training.documents import PROMPTS, flush, write_manifest
+from ragqa.training.documents import PROMPTS, open_to_readers, write_manifest
 
 KIND: Final = "ragqa merged model"
 _NEW_TOKENS: Final = 48
@@ -94,7 +94,7 @@ def merge(
                 },
             }
             copy_file(folder / PROMPTS, finished / PROMPTS)
-            flush(finished)
+            open_to_readers(finished)
             manifest = write_manifest(finished, manifest)
             replace_folder(finished, path.absolute())
         finally:

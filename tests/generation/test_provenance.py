@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragqa.generation import provenance
 from ragqa.generation.provenance import explained, spans
 from ragqa.records import Answer, Product, Span
 
@@ -48,6 +49,15 @@ def test_each_part_is_told_with_its_source_and_its_place_there() -> None:
 @pytest.mark.parametrize("text", [LAMP, LAMP[:60].rsplit(" ", 1)[0], "  two\n blanks  ", "Grey.", "漢字", "x"])
 def test_a_text_copied_whole_is_one_span_however_short(text: str) -> None:
     assert spans(text, products("Other words.", text)) == (Span(0, len(text), "p2", 0, len(text)),)
+
+
+@pytest.mark.parametrize("stop", [17, 60, 61, len(LAMP)])
+def test_the_beginning_of_the_named_source_is_told_as_it_is_found_word_by_word(
+    stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = spans(LAMP[:stop], products(LAMP, CHAIR, LAMP), "p3", [(0, 4, -1.0)])
+    monkeypatch.setattr(provenance, "_begins", lambda *_: False)
+    assert told == spans(LAMP[:stop], products(LAMP, CHAIR, LAMP), "p3", [(0, 4, -1.0)])
 
 
 @pytest.mark.parametrize("sources", [(), ("",), (LAMP, CHAIR)])

@@ -77,6 +77,27 @@ def test_what_needs_no_generator_is_one_piece(served: Serving) -> None:
     assert (name, last, piece["text"]) == ("piece", "answer", whole["text"])
 
 
+def test_what_was_found_comes_with_the_answer_where_that_is_wanted(served: Serving) -> None:
+    search = served.client.post("/v1/search", json={"question": PARTIAL, "top_k": 3}).json()
+    settings = {"top_k": 3, "decoding": "copy"}
+    streamed = events(served.ask(PARTIAL, stream=True, candidates=True, settings=settings))
+    assert [name for name, _ in streamed] == ["found", "piece", "answer"]
+    assert streamed[0][1] == search
+    assert "candidates" not in streamed[2][1]
+    asked = {"questions": [PARTIAL, LT350], "candidates": True, "settings": settings}
+    first, other = served.client.post("/v1/ask", json=asked).json()["answers"]
+    assert first["candidates"] == search["candidates"]
+    assert other["candidates"][0]["exact"]
+    assert len(other["candidates"]) == 3
+
+
+def test_one_question_of_the_page_is_one_of_the_rate(answerer: Answerer) -> None:
+    with serving(answerer, rate=1.0, burst=1) as here:
+        asked = here.ask(LT350, stream=True, candidates=True)
+        assert [name for name, _ in events(asked)] == ["found", "piece", "answer"]
+        assert here.ask(LT350).status_code == 429
+
+
 def test_a_precision_that_cannot_be_had_is_told_with_the_best_there_is(answerer: Answerer) -> None:
     own = copy.copy(answerer)
     own.index = replace(answerer.index, confidence=replace(answerer.index.confidence, curve=((0.5, 0.4, 0.9),)))

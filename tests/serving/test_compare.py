@@ -97,6 +97,67 @@ def test_one_question_is_compared_at_a_time_and_the_next_when_it_was_left(
         until(lambda: here.client.post("/v1/compare", json={"question": LT350}).status_code == 200)
 
 
+def test_what_takes_too_long_is_told_in_time_and_keeps_its_place_until_it_is_done(
+    answerer: Answerer, comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms, go_on = comparison.begin(), threading.Event()
+    comparison.end()
+
+    def waiting(question: str, searched: Answerer | None = None) -> Iterator[object]:
+        assert go_on.wait(60)
+        yield from ()
+
+    monkeypatch.setattr(arms, "ask", waiting)
+    with serving(answerer, comparison=comparison, timeout=0.5, max_queue=1) as here:
+        late = here.client.post("/v1/compare", json={"question": LT350})
+        assert (late.status_code, late.json()["code"]) == (504, "timeout")
+        assert late.json()["detail"] == "there was no answer within 0.5 s"
+        # Its thread cannot be stopped: it has the one place that there is.
+        for path in ("/v1/compare", "/v1/ask"):
+            refused = here.client.post(path, json={"question": LT350})
+            assert (refused.status_code, refused.json()["code"]) == (503, "queue-full")
+            assert int(refused.headers["retry-after"]) >= 1
+        assert here.metric("ragqa_queue_length") == 1
+        go_on.set()
+        until(lambda: here.ask(LT350).status_code == 200)
+        go_on.clear()
+        streamed = here.client.post("/v1/compare", json={"question": LT350, "stream": True})
+        (told,) = [block for block in streamed.text.split("\n\n") if block.startswith("event")]
+        assert told.startswith("event: error")
+        assert json.loads(told.split("data: ")[1])["status"] == 504
+        go_on.set()
+        until(lambda: here.metric("ragqa_queue_length") == 0)
+
+
+def test_a_comparison_that_is_at_work_is_finished_before_the_service_ends(
+    answerer: Answerer, comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms, go_on, asked = comparison.begin(), threading.Event(), threading.Event()
+    comparison.end()
+
+    def waiting(question: str, searched: Answerer | None = None) -> Iterator[object]:
+        asked.set()
+        assert go_on.wait(60)
+        yield from ()
+
+    monkeypatch.setattr(arms, "ask", waiting)
+    told: list[int] = []
+    with serving(answerer, comparison=comparison) as here:
+        client = threading.Thread(
+            target=lambda: told.append(here.client.post("/v1/compare", json={"question": LT350}).status_code)
+        )
+        client.start()
+        assert asked.wait(60)
+        assert here.service.loop is not None
+        here.service.loop.call_soon_threadsafe(here.server.drain)
+        until(lambda: here.service.state == "draining")
+        assert here.client.post("/v1/compare", json={"question": LT350}).json()["code"] == "draining"
+        go_on.set()
+        client.join(60)
+        here.thread.join(60)
+    assert told == [200]
+
+
 def test_an_adapter_that_cannot_be_compared_ends_the_command(
     demo_index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,18 +73,15 @@ async function read(response) {
 
 export const about = async () => read(await send("v1/about", undefined, undefined, "application/json"));
 
-export const search = async (question, topK, signal) =>
-  read(await send("v1/search", { question, top_k: topK }, signal, "application/json"));
-
-// Ask, with each piece of the answer's text given to `piece`; resolves to the whole answer.
-export const ask = (question, piece, signal) =>
-  streamed("v1/ask", question, "answer", { piece: (data) => piece(data.text) }, signal);
+// Ask, with what was found given to `found` and each piece of the answer's text to `piece`; resolves to the whole answer.
+export const ask = (question, { found, piece }, signal) =>
+  streamed("v1/ask", { question, candidates: true }, "answer", { found, piece: (data) => piece(data.text) }, signal);
 
 // Let every way of answering answer, each given to `arm` as it is done; resolves to all of them.
 export const compare = (question, arm, signal) => streamed("v1/compare", question, "compared", { arm }, signal);
 
-async function streamed(path, question, last, handlers, signal) {
-  const response = await send(path, { question, stream: true }, signal, "text/event-stream");
+async function streamed(path, asked, last, handlers, signal) {
+  const response = await send(path, { ...asked, stream: true }, signal, "text/event-stream");
   try {
     for await (const { event, data } of events(response.body)) {
       if (event === last) return data;

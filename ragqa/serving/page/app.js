@@ -1,6 +1,6 @@
 // The page: a question, its answer as it is written, and its address.
 
-import { about, ask, hasKey, keepKey, Problem, search } from "./api.js";
+import { about, ask, hasKey, keepKey, Problem } from "./api.js";
 import * as answers from "./answer.js";
 import * as comparison from "./compare.js";
 import { make } from "./marks.js";
@@ -68,16 +68,12 @@ async function answered(text, signal) {
   answers.reset(text);
   tellStatus("asking");
   let candidates = [];
-  // The reasons why products were found come beside the answer; without them there is an answer all the same.
-  const found = search(text, told?.defaults?.top_k ?? 5, signal).then(
-    (reply) => {
-      candidates = reply.candidates ?? [];
-      if (!last && !signal.aborted) answers.showCandidates(candidates, choose);
-    },
-    () => {},
-  );
-  const answer = await ask(text, (piece) => { tellStatus("writing"); answers.addPiece(piece); }, signal);
-  await Promise.race([found, new Promise((resolve) => { setTimeout(resolve, 1000); })]);
+  const found = (reply) => {
+    candidates = reply.candidates ?? [];
+    answers.showCandidates(candidates, choose);
+  };
+  const piece = (text) => { tellStatus("writing"); answers.addPiece(text); };
+  const answer = await ask(text, { found, piece }, signal);
   if (signal.aborted) throw signal.reason;
   last = { answer, candidates };
   answers.showAnswer(answer, candidates, choose);

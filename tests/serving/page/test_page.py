@@ -31,8 +31,9 @@ def page(browser: Chrome, server: StandIn) -> Iterator[Chrome]:
     server.asked.clear()
     server.replies = {
         "/v1/about": lambda body, headers: ABOUT,
-        "/v1/search": lambda body, headers: as_json({"candidates": CANDIDATES}),
-        "/v1/ask": lambda body, headers: as_events(("piece", {"text": TEXT}), ("answer", answer(body["question"]))),
+        "/v1/ask": lambda body, headers: as_events(
+            ("found", FOUND), ("piece", {"text": TEXT}), ("answer", answer(body["question"]))
+        ),
     }
     size(browser, 1280, 900)
     prefer(browser, dark=False)
@@ -51,6 +52,7 @@ CANDIDATES = [
     PEN | {"score": 0.91, "cosine": 0.83, "overlap": 1.0, "coverage": 0.75, "exact": False},
     INK | {"score": 0.4, "cosine": 0.2, "overlap": 0.1, "coverage": 0.5, "exact": False},
 ]
+FOUND = {"candidates": CANDIDATES}
 
 
 def span(text: str, product: dict[str, Any] | None) -> dict[str, Any]:
@@ -84,6 +86,7 @@ def test_an_answer_is_shown_as_it_streams_and_then_marked_by_source(page: Chrome
     def slowly(body: dict[str, Any], headers: dict[str, str]) -> Reply:
         def parts() -> Iterator[bytes]:
             yield b": waiting\n\n"
+            yield event("found", FOUND)
             yield event("piece", {"text": TEXT[:20]})
             go_on.wait(20)
             whole = event("piece", {"text": TEXT[20:]}) + event("answer", answer(body["question"]))
@@ -230,8 +233,11 @@ def test_text_from_the_catalogue_is_never_run_and_keeps_to_its_place(page: Chrom
     missing = {"name": "x", "label": HOSTILE[0], "about": HOSTILE[1], "how": [HOSTILE[1]]}
     server.replies |= {
         "/v1/about": lambda body, headers: as_json({"index": {"name": HOSTILE[0], "products": 1}}),
-        "/v1/search": lambda body, headers: as_json({"candidates": [s | CANDIDATES[0] | s for s in sources]}),
-        "/v1/ask": lambda body, headers: as_events(("piece", {"text": told}), ("answer", hostile)),
+        "/v1/ask": lambda body, headers: as_events(
+            ("found", {"candidates": [s | CANDIDATES[0] | s for s in sources]}),
+            ("piece", {"text": told}),
+            ("answer", hostile),
+        ),
         "/v1/compare": lambda body, headers: as_events(
             ("arm", arm), ("compared", {"question": body["question"], "arms": [arm], "missing": [missing]})
         ),
