@@ -44,7 +44,7 @@ worker_processes 2;
 events {{}}
 http {{
     {temporary}
-    log_format replicas '$status|$upstream_addr|$upstream_status';
+    log_format replicas '$request_method|$upstream_addr';
     access_log {folder}/access.log replicas;
     include {folder}/ragqa.conf;
 }}
@@ -187,7 +187,7 @@ def _told(tally: Tally) -> dict[str, Any]:
 
 def _logged(lines: str, replicas: Sequence[Replica]) -> dict[str, Any]:
     """Answers by each replica, and requests that were sent to a second one."""
-    rows = [line.split("|") for line in lines.splitlines()]
+    rows = [line.split("|") for line in lines.splitlines() if line.startswith("POST")]
     last = Counter(row[1].split(", ")[-1] for row in rows)
     return {"by": [last[replica.address] for replica in replicas], "retried": sum(", " in row[1] for row in rows)}
 

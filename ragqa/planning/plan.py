@@ -40,10 +40,10 @@ def plan(titles: float, qps: float = 0.0, settings: PlanSettings | None = None) 
     Raises:
         InputError: a number is out of range, or no number of such machines can do it.
     """
-    if not isinstance(titles, int | float) or not 1 <= titles <= MOST_TITLES or titles != int(titles):
-        raise InputError(f"titles must be a whole number from 1 to {MOST_TITLES:.0e}, not {titles:g}")
-    if not isinstance(qps, int | float) or not 0 <= qps <= _MOST_QPS:
-        raise InputError(f"qps must be a number from 0 to {_MOST_QPS:.0e}, not {qps:g}")
+    if not _is_number(titles) or not 1 <= titles <= MOST_TITLES or titles != int(titles):
+        raise InputError(f"titles must be a whole number from 1 to {MOST_TITLES:.0e}, not {_told(titles)}")
+    if not _is_number(qps) or not 0 <= qps <= _MOST_QPS:
+        raise InputError(f"qps must be a number from 0 to {_MOST_QPS:.0e}, not {_told(qps)}")
     return _Planner(int(titles), float(qps), settings or PlanSettings(), known_costs()).plan()
 
 
@@ -288,6 +288,15 @@ def _smallest(enough: Callable[[int], bool], most: int) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _told(value: object) -> str:
+    """A value that cannot be used, for a message."""
+    return f"{value:g}" if isinstance(value, float) else repr(value)[:40]
 
 
 def _hours(estimate: Estimate) -> str:
