@@ -63,7 +63,7 @@ class _Planner:
         self.answer = 1000 / service["answers_per_second"][settings.decoding] - self._at_once(service["titles"]).value
 
     def plan(self) -> Plan:
-        """Faiss where it is enough, else Milvus."""
+        """One machine with FAISS where that is enough, else Milvus."""
         least = max(self._high("memory of the build", 1), self._process(1) + self.measured["libraries"])
         if least > self.settings.memory * ROOM:
             raise InputError(
@@ -132,7 +132,8 @@ class _Planner:
         if workers is None:
             rest = self._hours(1, _BY_RAY)
             self.reasons.append(
-                f"one machine makes a FAISS index in {_hours(rest)}, however many embed; {self.settings.max_build_hours:g} h are given: Milvus' nodes make theirs together"
+                f"one machine makes a FAISS index in {_hours(rest)}, however many embed; {self.settings.max_build_hours:g} h are "
+                "given: Milvus' nodes make theirs together"
             )
         count = workers or 1
         return Build(
@@ -264,10 +265,11 @@ class _Planner:
                 f"cores beyond {measured['cores']}, and Ray's workers, give {EFFICIENCY:.0%} of what as many alone would (not measured)"
             )
         told.append(
-            f"answers were measured with {measured['service']['titles']:,} products and grow as search does; a process of "
+            f"answers were measured with {measured['service']['titles']:,} products, their clients on the same cores, and take longer as "
+            "search does; a process of "
             f"`ragqa serve` for each {measured['cores']} cores, busy {LOAD:.0%} of the time"
         )
-        told.append(f"{ROOM:.0%} of a machine's memory is used, all files of the index being in it")
+        told.append(f"{ROOM:.0%} of a machine's memory is used, all files of the index being in it; a new generation's take their place")
         if search.engine == "milvus":
             told.append(
                 f"of Milvus nothing was measured: {MILVUS_MEMORY:g} times the bytes of ragqa's index in memory, searches as long as "
