@@ -12,5 +12,7 @@ if __name__ == "__main__":
         "python -m benchmarks.decoding  what an answer costs that the model writes, beside `generate` and prompt look-up\n"
         "python -m benchmarks.service   how many clients one service can bear, with micro-batches and without\n"
         "python -m benchmarks.scale     how time, memory and files grow, from 10,000 to 1.3 million products, beside peers\n"
+        "python -m benchmarks.plan      what `ragqa plan` reckons with, from the results of scale and service; docs/scale.md\n"
+        "python -m benchmarks.replicas  two replicas behind a balancer, one told to end, one killed: is every answer right?\n"
         "python -m benchmarks.reliability crashes, damage, many readers, hostile input: is everything as docs/reliability.md says?\n"
     )

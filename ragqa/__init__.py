@@ -22,6 +22,8 @@ _HOME = {
     "AnswerSettings": "ragqa.settings",
     "CleaningReport": "ragqa.catalogue.clean",
     "CleaningSettings": "ragqa.settings",
+    "Plan": "ragqa.planning.records",
+    "PlanSettings": "ragqa.planning.records",
     "Product": "ragqa.records",
     "RagqaError": "ragqa.errors",
     "Recipe": "ragqa.training.recipe",
@@ -36,6 +38,7 @@ _HOME = {
     "fine_tune": "ragqa.training.fine_tune",
     "merge": "ragqa.training.merge",
     "open_index": "ragqa.index.storage",
+    "plan": "ragqa.planning.plan",
     "prepare": "ragqa.catalogue.export",
     "update_index": "ragqa.index.update",
 }
@@ -47,6 +50,8 @@ __all__ = [
     "Answerer",
     "CleaningReport",
     "CleaningSettings",
+    "Plan",
+    "PlanSettings",
     "Product",
     "RagqaError",
     "ReadOptions",
@@ -61,6 +66,7 @@ __all__ = [
     "fine_tune_retriever",
     "merge",
     "open_index",
+    "plan",
     "prepare",
     "update_index",
 ]
@@ -75,6 +81,8 @@ if TYPE_CHECKING:
     from ragqa.index.build import build_index
     from ragqa.index.storage import open_index
     from ragqa.index.update import update_index
+    from ragqa.planning.plan import plan
+    from ragqa.planning.records import Plan, PlanSettings
     from ragqa.records import Answer, Product, Source, Span
     from ragqa.settings import AnswerSettings, CleaningSettings
     from ragqa.streams import AnswerStream

@@ -22,6 +22,7 @@ WAY = [
     "catalogue",
     "retrieval",
     "index",
+    "planning",
     "generation",
     "replies",
     "saved",
@@ -46,6 +47,7 @@ STEPS = {
     "index": [
         "lock", "generations", "storage", "embedder", "blocks", "recipe", "tune", "quantise", "vectors", "build", "changes", "update",
     ],
+    "planning": ["growth", "costs", "records", "plan", "text"],
     "generation": [
         "limits", "markers", "prompt", "choice", "adapter", "provenance", "drafts", "prefixes", "verify", "caches", "decode", "pieces", "sources", "generator", "server", "completions", "remote", "opening", "writer",
     ],
@@ -77,6 +79,7 @@ SHIMS = {
     "ask",
     "compare",
     "serve",
+    "plan",
     "doctor",
     "completion",
     "__init__",

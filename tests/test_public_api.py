@@ -19,6 +19,8 @@ def test_the_public_names_are_these() -> None:
         "Answerer",
         "CleaningReport",
         "CleaningSettings",
+        "Plan",
+        "PlanSettings",
         "Product",
         "RagqaError",
         "ReadOptions",
@@ -33,6 +35,7 @@ def test_the_public_names_are_these() -> None:
         "fine_tune_retriever",
         "merge",
         "open_index",
+        "plan",
         "prepare",
         "update_index",
     ]

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
 PORTUGUESE = (ROOT / "README.pt-BR.md").read_text("utf-8")
-DOCUMENTS = ("README.md", "README.pt-BR.md", "CONTRIBUTING.md", "indexes/README.md", "benchmarks/README.md", "docs/process.md", "docs/deploy.md", "docs/reliability.md")  # fmt: skip
+DOCUMENTS = ("README.md", "README.pt-BR.md", "CONTRIBUTING.md", "indexes/README.md", "benchmarks/README.md", "docs/process.md", "docs/deploy.md", "docs/reliability.md", "docs/scale.md")  # fmt: skip
 
 
 def blocks(language: str) -> list[str]:

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "ask": ("ragqa.commands.ask", "answer questions from an index, with sources"),
     "compare": ("ragqa.commands.compare", "answer one question in every way that the benchmark compares"),
     "serve": ("ragqa.commands.serve", "answer questions over HTTP, with a page to ask on"),
+    "plan": ("ragqa.commands.plan", "plan machines for so many titles and questions a second"),
     "doctor": ("ragqa.commands.doctor", "tell what is installed, what this machine computes with, and what is missing"),
     "completion": ("ragqa.commands.completion", "print what makes a shell complete ragqa's commands and options"),
 }

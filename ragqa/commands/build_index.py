@@ -10,7 +10,7 @@ import argparse
 import re
 from pathlib import Path
 
-from ragqa.commands.options import add_catalogue, add_common, add_device, catalogue_arguments
+from ragqa.commands.options import add_catalogue, add_common, add_device, catalogue_arguments, size_in_bytes
 from ragqa.errors import InputError
 from ragqa.models import DEFAULT_EMBEDDER
 
@@ -68,7 +68,9 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         help="auto, flat, flat-fp16, ivf, ivf-sq8, ivf-pq, ivf-pq-small, hnsw, cagra, or a FAISS factory string such as "
         "IVF4096,SQ8 (default: auto, by the number of titles and these budgets)",
     )  # fmt: skip
-    group.add_argument("--max-memory", type=_bytes, metavar="SIZE", help="of the vectors, such as 500MB or 1.5GB")
+    group.add_argument(
+        "--max-memory", type=size_in_bytes, metavar="SIZE", help="of the vectors, such as 500MB or 1.5GB"
+    )
     group.add_argument("--max-latency-ms", type=float, metavar="MS", help="of one search")
     group.add_argument(
         "--min-recall", type=float, metavar="SHARE", help="of the 10 nearest (default: 0.95 if it can be)"
@@ -77,14 +79,6 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         "--deterministic", action="store_true",
         help="the same index each time, also of more than 20,000 products: graphs by one thread, which takes longer",
     )  # fmt: skip
-
-
-def _bytes(text: str) -> int:
-    """A number of bytes, as people write it."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; such as 500MB or 1.5GB are accepted")
-    return int(float(found[1]) * 1000 ** " kmgt".index(found[2] or " "))
 
 
 def _name(chosen: argparse.Namespace) -> str:

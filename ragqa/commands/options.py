@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from ragqa.catalogue.columns import ReadOptions
 from ragqa.catalogue.read import FORMATS
 from ragqa.settings import CleaningSettings
+
+_LONGEST_SIZE: Final = 40  # characters
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -88,3 +91,11 @@ def add_device(parser: argparse.ArgumentParser, further: str = "") -> None:
     parser.add_argument(
         "--dtype", default="auto", help=f"auto, float32, bfloat16 or float16{further} (default: auto, the fastest here)"
     )
+
+
+def size_in_bytes(text: str) -> int:
+    """A number of bytes, as people write it."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if not found or len(text) > _LONGEST_SIZE:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; such as 500MB or 1.5GB are accepted")
+    return int(float(found[1]) * 1000 ** " kmgt".index(found[2] or " "))
