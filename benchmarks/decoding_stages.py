@@ -170,7 +170,8 @@ def together(index: Path, adapter: str, dtype: str, count: int) -> dict[str, Any
     pad, cells = int(generator.tokenizer.pad_token_id), []
     found_all = [found for _, found in answers]
     generator.free([answers[0][0]], Writing(8), [answers[0][1]])
-    for context, size in ((context, size) for context in BUDGETS for size in BATCHES):
+    context = min(BUDGETS)
+    for size in BATCHES:
         answers = sorted(prompted(answerer, found_all, context), key=lambda one: len(one[0].ids))
         groups = [answers[start : start + size] for start in range(0, len(answers), size)]
         times, same, tokens = {"ragqa": 0.0, "generate": 0.0, "generate, merged": 0.0}, 0, 0
