@@ -29,6 +29,7 @@ LOOKED_UP: Final = 10
 _BATCH_BUDGET: Final = 128
 _OPEN_BUDGET: Final = 96
 _EQUAL_BUDGET: Final = 48
+_EQUAL_CONTEXT: Final = 256
 _EQUAL_BATCH: Final = 16
 
 Answers = list[tuple[Prompt, Retrieval]]
@@ -234,9 +235,9 @@ def equal(index: Path, adapter: str, dtype: str, count: int) -> dict[str, Any]:
 
     Both write in batches, which is quicker and harder: what fills prompts up must count for nothing in either.
     """
-    result: dict[str, Any] = {"budget": _EQUAL_BUDGET}
+    result: dict[str, Any] = {"budget": _EQUAL_BUDGET, "context": _EQUAL_CONTEXT}
     for name, path in (("adapter", adapter), ("base model", None)):
-        answerer, answers = asked(index, path, dtype, count // 2, 60, min(BUDGETS))
+        answerer, answers = asked(index, path, dtype, count // 2, 60, _EQUAL_CONTEXT)
         generator, plain = answerer.generator, stock(path, dtype)
         pad, same, passes, tokens = int(generator.tokenizer.pad_token_id), 0, 0, 0
         answers.sort(key=lambda one: len(one[0].ids))
