@@ -229,7 +229,7 @@ def _notes(stages: dict[str, Any]) -> list[str]:
             for name in ("adapter", "base model")
         ]
         lines += [
-            f"**The same tokens as `generate`** in float32, answers of up to {found['budget']} tokens: {', '.join(parts)}.",
+            f"**The same tokens as `generate`** in float32, prompts of up to {found['context']} and answers of up to {found['budget']} tokens: {', '.join(parts)}.",
             "",
         ]
     for dtype in DTYPES:

@@ -29,6 +29,7 @@ LOOKED_UP: Final = 10
 _BATCH_BUDGET: Final = 128
 _OPEN_BUDGET: Final = 96
 _EQUAL_BUDGET: Final = 48
+_EQUAL_CONTEXT: Final = 256
 _EQUAL_BATCH: Final = 16
 
 Answers = list[tuple[Prompt, Retrieval]]
@@ -170,7 +171,8 @@ def together(index: Path, adapter: str, dtype: str, count: int) -> dict[str, Any
     pad, cells = int(generator.tokenizer.pad_token_id), []
     found_all = [found for _, found in answers]
     generator.free([answers[0][0]], Writing(8), [answers[0][1]])
-    for context, size in ((context, size) for context in BUDGETS for size in BATCHES):
+    context = min(BUDGETS)
+    for size in BATCHES:
         answers = sorted(prompted(answerer, found_all, context), key=lambda one: len(one[0].ids))
         groups = [answers[start : start + size] for start in range(0, len(answers), size)]
         times, same, tokens = {"ragqa": 0.0, "generate": 0.0, "generate, merged": 0.0}, 0, 0
@@ -233,9 +235,9 @@ def equal(index: Path, adapter: str, dtype: str, count: int) -> dict[str, Any]:
 
     Both write in batches, which is quicker and harder: what fills prompts up must count for nothing in either.
     """
-    result: dict[str, Any] = {"budget": _EQUAL_BUDGET}
+    result: dict[str, Any] = {"budget": _EQUAL_BUDGET, "context": _EQUAL_CONTEXT}
     for name, path in (("adapter", adapter), ("base model", None)):
-        answerer, answers = asked(index, path, dtype, count // 2, 60, min(BUDGETS))
+        answerer, answers = asked(index, path, dtype, count // 2, 60, _EQUAL_CONTEXT)
         generator, plain = answerer.generator, stock(path, dtype)
         pad, same, passes, tokens = int(generator.tokenizer.pad_token_id), 0, 0, 0
         answers.sort(key=lambda one: len(one[0].ids))
