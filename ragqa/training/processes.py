@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from ragqa.errors import InputError, ModelError, ProcessError, RagqaError, first_line
+from ragqa.progress import say
 
 _T = TypeVar("_T")
 # As torchrun, Intel MPI, Open MPI and MVAPICH say it; accelerate launches processes without a GPU by one of the others.
@@ -108,9 +109,12 @@ def one_process(what: str) -> None:
         ProcessError: in the others.
     """
     if _given(_COUNT, 1) > 1:
-        if is_helper():
-            raise ProcessError(f"{what}: refused by the first process", told=True)
-        raise InputError(f"{what} works in one process; run it without torchrun or accelerate launch")
+        _refuse(f"{what} works in one process; run it without torchrun or accelerate launch")
+
+
+def _refuse(why: str) -> NoReturn:
+    """Raise what all processes find wrong, so that one of them says it."""
+    raise ProcessError("refused by the first process", told=True) if is_helper() else InputError(why)
 
 
 @contextmanager
@@ -127,6 +131,7 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     """
     import torch.distributed as dist
 
+    _check_sharing()
     there = dist.is_available() and dist.is_initialized()
     count = dist.get_world_size() if there else _given(_COUNT, 1)
     if count == 1:
@@ -137,7 +142,6 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     processes = Processes(dist.get_rank(), count, _given(_LOCAL, 0))
     ours = not there
     try:
-        _check_sharing()
         processes._group = dist.new_group(backend="gloo", timeout=_ANYTHING)
         yield processes
     except BaseException as error:
@@ -176,11 +180,13 @@ def _meet(device: str, count: int) -> None:
         )
     # By these names transformers and accelerate know, too.
     os.environ |= {"RANK": str(number), "WORLD_SIZE": str(count), "LOCAL_RANK": str(_given(_LOCAL, 0))}
+    at = ":".join(os.environ[name] for name in _MEETING)
+    if number == 0:
+        say(f"the first of {count} processes, which meet at {at}")
     gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     try:
         dist.init_process_group("nccl" if gpu else "gloo", timeout=_EXCHANGE)
     except (RuntimeError, ValueError) as error:
-        at = ":".join(os.environ[name] for name in _MEETING)
         raise ProcessError(
             f"process {number} of {count} does not find the others at {at} ({first_line(error)}); see that all are "
             "started, with one address, and that no firewall parts them"
@@ -197,7 +203,7 @@ def _check_sharing() -> None:
     }
     wanted = [name for variable, name in names.items() if os.environ.get(variable, "").lower() in ("true", "1")]
     if wanted:
-        raise InputError(
+        _refuse(
             f"accelerate's configuration asks for {wanted[0]}; an adapter is trained with the whole base model in each "
             "process (DDP): answer `accelerate config` with multi-GPU alone, or use torchrun"
         )
