@@ -183,7 +183,7 @@ def _meet(device: str, count: int) -> None:
     at = ":".join(os.environ[name] for name in _MEETING)
     if number == 0:
         say(f"the first of {count} processes, which meet at {at}")
-    gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    gpu = torch.cuda.is_available() and (device == "auto" or device.startswith("cuda"))
     try:
         dist.init_process_group("nccl" if gpu else "gloo", timeout=_EXCHANGE)
     except (RuntimeError, ValueError) as error:
@@ -252,23 +252,19 @@ def check_alike(processes: Processes, about: Mapping[str, Any]) -> None:
 
 
 def _cause(error: BaseException, processes: Processes) -> BaseException:
-    """The error to raise for one that ended this process: its own, or that of the process it began with."""
+    """The error to raise for one that ended this process: its own, or that another one spoke before it."""
     import torch.distributed as dist
 
     if not isinstance(error, Exception):
         return error
-    store: Any = None
-    with suppress(Exception):
-        store = dist.distributed_c10d._get_default_store()
-        if store.check([_FAILED]):
+    with suppress(Exception):  # what they met by may be gone, too
+        if dist.distributed_c10d._get_default_store().add(_FAILED, 1) > 1:
             return ProcessError("another process of this training failed", told=True)
     if _is_cut(error):
         return ProcessError(
             f"process {processes.number} of {processes.count} lost another one, which was killed or whose machine is "
             "gone; the same command with --resume goes on from the last checkpoint"
         )
-    with suppress(Exception):
-        store.set(_FAILED, str(processes.number))
     return error
 
 

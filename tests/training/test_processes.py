@@ -6,8 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,22 +31,44 @@ RECIPE = {
     "epochs": 2.0, "batch_size": 2, "accumulation": 3, "evaluations": 4, "context_tokens": 800, "max_new_tokens": 48,
     "batch_tokens": 2000, "rank": 4, "dropout": 0.1, "learning_rate": 0.002,
 }  # fmt: skip
-# The command, in a process that may be made to fail at a batch, or be told of other folders than the first one.
+# The command, in processes that may be made to fail at a batch, or be told of other folders than the first one. Started by
+# no launcher they are forks of one that has imported what takes long, and are told which they are as Open MPI does.
 SCRIPT = """
 import os, signal, sys
+from pathlib import Path
+import ragqa.training.fine_tune
 from ragqa.cli import run_command
 from ragqa.errors import ModelError
 from ragqa.training import fit, processes
-how, at, arguments = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
-if processes.is_helper() and how == "apart":
+
+signal.alarm(200)
+ways, folder, port, *arguments = sys.argv[1:]
+ways, children = ways.split(","), []
+for number, way in enumerate(ways if len(ways) > 1 else ()):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(200)
+        told = {"SIZE": len(ways), "RANK": number, "LOCAL_RANK": number}
+        os.environ |= {f"OMPI_COMM_WORLD_{name}": str(value) for name, value in told.items()}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        said = os.open(Path(folder, f"said-{number}"), os.O_WRONLY | os.O_CREAT)
+        os.dup2(said, 1), os.dup2(said, 2)
+        ways = [way]
+        break
+    children.append(child)
+if children and len(ways) > 1:
+    print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+    sys.exit()
+how, at = ways[0].split(":")
+if how == "apart" and processes.is_helper():
     place = arguments.index("--out") + 1
     arguments[0], arguments[place] = "nowhere", "elsewhere/adapter"
 step, seen = fit.Trainer.training_step, []
 def broken(self, *given, **more):
     seen.append(1)
-    if len(seen) == at and how == "killed":
+    if len(seen) == int(at) and how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    if len(seen) == at and how == "error":
+    if len(seen) == int(at) and how == "error":
         raise ModelError("the model is tired")
     return step(self, *given, **more)
 fit.Trainer.training_step = broken
@@ -80,44 +103,23 @@ class Run:
             "--generator", str(self.model), *sizes, *more,
         ]  # fmt: skip
 
-    def launched(self, launcher: Sequence[str], cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+    def launched(self, command: Sequence[str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         """By a launcher, to its end."""
-        return subprocess.run(
-            launcher, cwd=cwd, env=environment(more), capture_output=True, text=True, timeout=200, check=False
-        )
+        known = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, cwd=cwd, env=known, capture_output=True, text=True, timeout=240, check=False)
 
-    @contextmanager
-    def started(self, ways: Sequence[tuple[str, int]], out: Path) -> Iterator[list["subprocess.Popen[str]"]]:
-        """One process for each way to go, told which it is as Open MPI does; all are gone at the end."""
+    def forked(self, ways: Sequence[str], out: Path) -> tuple[list[int], list[str]]:
+        """One process for each way to go, to their ends: how they ended, and what each said."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
-        there = []
-        for number, (how, at) in enumerate(ways):
-            told = {"SIZE": len(ways), "RANK": number, "LOCAL_RANK": number}
-            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            named = {f"OMPI_COMM_WORLD_{name}": str(value) for name, value in told.items()}
-            command = [sys.executable, str(self.script), how, str(at), *self.arguments(out, "--quiet")]
-            there.append(
-                subprocess.Popen(
-                    command,
-                    cwd=ROOT,
-                    env=environment(named | meeting),
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
-        try:
-            yield there
-        finally:
-            for process in there:
-                process.kill()
-                process.communicate()
-
-
-def environment(more: Mapping[str, str]) -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | more
+        with tempfile.TemporaryDirectory() as said:
+            command = [sys.executable, str(self.script), ",".join(ways), said, port, *self.arguments(out, "--quiet")]
+            done = self.launched(command)
+            assert done.returncode == 0, done.stderr
+            return [int(status) for status in done.stdout.split()], [
+                Path(said, f"said-{number}").read_text() for number in range(len(ways))
+            ]
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +175,7 @@ def test_two_processes_end_as_one_and_the_first_alone_reads_and_writes(run: Run,
     out = tmp_path / "out"
     here = tmp_path / "empty"
     here.mkdir()
-    done = run.launched([*ACCELERATE, str(run.script), "apart", "0", *run.arguments(out)], cwd=here)
+    done = run.launched([*ACCELERATE, str(run.script), "apart:0", "", "", *run.arguments(out)], cwd=here)
     assert done.returncode == 0, done.stderr
     assert_the_same(out, run.whole)
     assert list(here.iterdir()) == []
@@ -186,12 +188,9 @@ def test_two_processes_end_as_one_and_the_first_alone_reads_and_writes(run: Run,
 
 def test_begun_by_two_killed_and_ended_by_one(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with run.started([("whole", 0), ("killed", 6)], out) as (first, other):
-        _, said = first.communicate(timeout=200)
-        other.communicate(timeout=60)
-    assert (first.returncode, other.returncode) == (2, -signal.SIGKILL)
-    lines = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert lines == [
+    statuses, (said, _) = run.forked(["whole:0", "killed:6"], out)
+    assert statuses == [2, -signal.SIGKILL]
+    assert [line for line in said.splitlines() if "rror" in line] == [
         "error: process 0 of 2 lost another one, which was killed or whose machine is gone; the same command with --resume "
         "goes on from the last checkpoint"
     ]
@@ -223,22 +222,23 @@ def test_begun_by_one_interrupted_and_ended_by_two(run: Run, tmp_path: Path, mon
 
 def test_an_error_in_one_process_ends_all_with_its_line(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with run.started([("whole", 0), ("error", 2)], out) as there:
-        said = [process.communicate(timeout=200)[1] for process in there]
-    assert [process.returncode for process in there] == [2, 2]
+    statuses, said = run.forked(["whole:0", "error:2"], out)
+    assert statuses == [2, 2]
     assert [line for line in "".join(said).splitlines() if "rror" in line] == ["error: the model is tired"]
     assert not out.exists()
     assert not work_folder(out).exists()
 
 
-def test_a_mistake_is_told_once_by_the_first_process(run: Run, tmp_path: Path) -> None:
+# The first alone reads the index, while the other waits; both want the model.
+@pytest.mark.parametrize("wrong", ["index", "generator"])
+def test_a_mistake_is_told_once(wrong: str, run: Run, tmp_path: Path) -> None:
     arguments = run.arguments(tmp_path / "out")
-    arguments[0] = str(tmp_path / "no-index")
+    arguments[0 if wrong == "index" else arguments.index("--generator") + 1] = str(tmp_path / "not-there")
     done = run.launched([*TORCHRUN, "-m", "ragqa.fine_tune", *arguments])
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr
-    assert "no-index" in lines[0]
+    assert "not-there" in lines[0]
     assert list(tmp_path.iterdir()) == []
 
 
