@@ -15,15 +15,18 @@ from typing import Any, NoReturn
 
 from ragqa import __version__
 from ragqa.commands import COMMANDS
-from ragqa.errors import RagqaError
+from ragqa.errors import ProcessError, RagqaError
+from ragqa.training.processes import is_helper, wait_to_be_ended
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line, or none where another process says the same."""
+
+    silent = False
 
     def error(self, message: str) -> NoReturn:
         """Print one line and leave with status 2."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(2, None if self.silent else f"error: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "ragqa") -> int:
@@ -59,7 +62,8 @@ def run_module(module: Any, arguments: Sequence[str], prog: str) -> int:
     """Run a command's module; errors of the project's own become one line and status 2.
 
     Args:
-        module: with `add_arguments`, `run`, ``EXAMPLE`` and ``AFTER_INTERRUPT``.
+        module: with `add_arguments`, `run`, ``EXAMPLE`` and ``AFTER_INTERRUPT``; ``PROCESSES`` where several processes
+            may do its work together, of which the first speaks for all.
         arguments: without the program's name.
         prog: how the command was called.
     """
@@ -71,17 +75,20 @@ def run_module(module: Any, arguments: Sequence[str], prog: str) -> int:
         allow_abbrev=False,
     )
     module.add_arguments(parser)
+    helper = parser.silent = getattr(module, "PROCESSES", False) and is_helper()
     try:
         # Where several questions are taken, options may stand between them.
         intermixed = getattr(module, "INTERMIXED", False)
         chosen = (parser.parse_intermixed_args if intermixed else parser.parse_args)(arguments)
     except SystemExit as stop:
+        if helper and stop.code:
+            wait_to_be_ended()
         return int(stop.code or 0)
     # The tokenizers' own threads quarrel with forks, and warn about it on every run.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from ragqa.progress import show_progress
 
-    show_progress(not chosen.quiet)
+    show_progress(not chosen.quiet and not helper)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a screen that does not know a letter of a title
     try:
@@ -89,10 +96,14 @@ def run_module(module: Any, arguments: Sequence[str], prog: str) -> int:
         sys.stdout.flush()
         return status
     except RagqaError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if isinstance(error, ProcessError) and error.told:
+            wait_to_be_ended()
+        else:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\ninterrupted; {module.AFTER_INTERRUPT}", file=sys.stderr)
+        if not helper:
+            print(f"\ninterrupted; {module.AFTER_INTERRUPT}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output left (`| head`); Python would complain once more at exit.

@@ -15,6 +15,7 @@
     │   └── IndexDamagedError      a part is missing, cut short or changed
     ├── StorageError               the disk: full, read-only, unwritable
     ├── BusyError                  another process is writing there
+    ├── ProcessError               another process of the same training failed, or was killed
     └── MissingDependencyError     an optional or clashing package
 
 Each message is one line that says what was wrong, where, what is accepted, and how to mend it. The command
@@ -74,6 +75,18 @@ class StorageError(RagqaError):
 
 class BusyError(RagqaError):
     """Another process is writing to the same folder."""
+
+
+class ProcessError(RagqaError):
+    """Another process of the same training failed, was killed, or cannot be found.
+
+    Attributes:
+        told: that process said why.
+    """
+
+    def __init__(self, message: str, told: bool = False) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class MissingDependencyError(RagqaError, ImportError):

@@ -52,8 +52,8 @@ STEPS = {
         "limits", "markers", "prompt", "choice", "adapter", "provenance", "drafts", "prefixes", "verify", "caches", "decode", "pieces", "sources", "generator", "server", "completions", "remote", "opening", "writer",
     ],
     "training": [
-        "groups", "questions", "splits", "contexts", "recipe", "examples", "tokens", "packs", "tree_attention", "lora", "batches",
-        "checkpoints", "workplace", "device", "fit", "plan", "judge", "documents", "fine_tune", "merge",
+        "processes", "groups", "questions", "splits", "contexts", "recipe", "examples", "tokens", "packs", "tree_attention", "lora",
+        "batches", "shares", "checkpoints", "workplace", "device", "fit", "plan", "adapt", "judge", "documents", "fine_tune", "merge",
         "gguf_vocabulary", "gguf_file", "export",
         "pairs", "recall", "embedder_card", "contrastive", "embedder",
     ],

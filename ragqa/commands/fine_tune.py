@@ -2,7 +2,8 @@
 
 --mode plain trains question -> description; --mode retrieval trains (question, retrieved candidates) -> the number of
 the right one and its description. The adapter's folder documents the run. Interrupted, the same command with
---resume goes on from the last checkpoint.
+--resume goes on from the last checkpoint. Several processes share the work, on one machine or more:
+`torchrun --nproc-per-node 2 -m ragqa.fine_tune ...`, or `accelerate launch`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from ragqa.commands.options import add_common, add_device, given
 from ragqa.errors import InputError
 from ragqa.generation.adapter import MODES
+from ragqa.training.processes import is_helper
 from ragqa.training.recipe import read_recipe, recipe_help
 
 EXAMPLE = (
@@ -21,6 +23,7 @@ EXAMPLE = (
     "--validation 24 --watched 4"
 )
 AFTER_INTERRUPT = "the same command with --resume goes on from the last checkpoint"
+PROCESSES = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,9 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Run `ragqa fine-tune`."""
+    # Of several processes the first reads the files, and says how it went.
+    helper = is_helper()
     overrides = given(chosen, recipe_help())
-    more = {} if chosen.templates is None else {"templates": _templates(Path(chosen.templates))}
-    if chosen.recipe is not None:
+    more = {} if chosen.templates is None or helper else {"templates": _templates(Path(chosen.templates))}
+    if chosen.recipe is not None and not helper:
         read_recipe(chosen.recipe, overrides)  # told before anything is loaded
     from ragqa.training.fine_tune import fine_tune
 
@@ -72,6 +77,8 @@ def run(chosen: argparse.Namespace) -> int:
         **more,
         **overrides,
     )
+    if helper:
+        return 0
     trained = manifest["trained"]
     print(
         f"{chosen.out}: {manifest['examples']:,} examples, {trained['steps']:,} steps, validation loss "

@@ -24,6 +24,7 @@ from ragqa.report.document import write_report
 from ragqa.report.reading import Reading
 from ragqa.report.summary import answer
 from ragqa.settings import AnswerSettings, CleaningSettings
+from ragqa.training.processes import one_process
 from ragqa.versions import installed_versions, setting
 
 FORMAT_VERSION: Final = 1
@@ -82,6 +83,7 @@ def compare(
         ModelError: a model cannot be found or loaded.
         StorageError, BusyError: `out` cannot be written, a stage's process was killed, or another process is at work there.
     """
+    one_process("benchmark")
     use = make_profile(profile)
     use.make_recipe()  # told before anything is done
     file, folder = Path(catalogue), Path(out)

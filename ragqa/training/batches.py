@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from ragqa.generation.generator import decoder_start
 from ragqa.training.lora import computing
@@ -21,7 +22,7 @@ _SAME = 0.02
 _ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.01}
 _STILL = 1e-4
 # What a batch holds that is not for the model.
-_OURS = ("sources", "targets", "weights", "numbers", "segments")
+_OURS = ("sources", "targets", "weights", "numbers", "segments", "seed")
 
 
 class Batches:
@@ -72,7 +73,8 @@ def make_batches(examples: Sequence[Tokens], model: Any, tokenizer: Any, recipe:
 def answer_loss(model: Any, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """The losses of a batch's trained tokens, (N,) in nats, unweighted, and the logits they come from, (N, vocabulary)."""
     inputs = {k: v for k, v in batch.items() if k not in _OURS}
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    base = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
     keeps = "logits_to_keep" in inspect.signature(base.forward).parameters
     kept = inputs.pop("logits_to_keep", None) if not keeps else None
     if "position_ids" not in inspect.signature(base.forward).parameters:

@@ -8,6 +8,9 @@ it, is never resumed from.
 from __future__ import annotations
 
 import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +66,28 @@ def rotate(work: Path, limit: int, best: int | None) -> None:
 def steps_of(checkpoint: Path) -> int:
     """How many steps a checkpoint has behind it."""
     return int(checkpoint.name.removeprefix(_PREFIX))
+
+
+def packed_files(checkpoint: Path | None) -> tuple[str, dict[str, bytes]] | None:
+    """A checkpoint's name and files, for a process that may not see its folder."""
+    if checkpoint is None:
+        return None
+    return checkpoint.name, {path.relative_to(checkpoint).as_posix(): path.read_bytes() for path in _files(checkpoint)}
+
+
+@contextmanager
+def copied(packed: tuple[str, Mapping[str, bytes]] | None) -> Iterator[Path | None]:
+    """A copy of a checkpoint, from `packed_files`, in a folder that goes at the end."""
+    if packed is None:
+        yield None
+        return
+    name, files = packed
+    with tempfile.TemporaryDirectory(prefix="ragqa-") as place:
+        for file, content in files.items():
+            path = Path(place, name, file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        yield Path(place, name)
 
 
 def _files(folder: Path) -> list[Path]:

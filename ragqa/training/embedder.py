@@ -30,6 +30,7 @@ from ragqa.training.device import vectors_dtype, where_to_compute
 from ragqa.training.documents import open_to_readers
 from ragqa.training.embedder_card import card
 from ragqa.training.pairs import Pair, RetrieverTrainingSettings, make_pairs
+from ragqa.training.processes import one_process
 from ragqa.training.recall import DEPTHS, WAYS, change, rank_titles, recalls, searched_rows
 from ragqa.training.splits import Split, make_split, write_split
 from ragqa.training.workplace import MANIFEST, begin, check_out, check_space, fresh, leave, work_folder
@@ -103,6 +104,7 @@ def fine_tune_retriever(
         StorageError, BusyError: `out` cannot be written, or another process is training there.
     """
     started = time.perf_counter()
+    one_process("fine-tune-retriever")
     use, path = settings or RetrieverTrainingSettings(), Path(out)
     check_out(path, KIND, resume, overwrite)
     place, bfloat16 = where_to_compute(device, dtype)

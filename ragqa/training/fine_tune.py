@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
-
-import torch
 
 from ragqa import models
 from ragqa.answerer import ABSTENTIONS, Answerer
@@ -27,11 +24,12 @@ from ragqa.index.lock import writing_lock
 from ragqa.index.storage import CLEANING
 from ragqa.progress import say
 from ragqa.training import workplace
-from ragqa.training.checkpoints import steps_of
-from ragqa.training.device import training_device
+from ragqa.training.adapt import PACKAGES, Base, about, check_place, load_base, memory_errors, train_adapter
+from ragqa.training.checkpoints import copied, packed_files
 from ragqa.training.documents import write_documents
 from ragqa.training.examples import Examples, make_examples
 from ragqa.training.judge import Shown, fit_choice, show, weigh
+from ragqa.training.processes import ALONE, Processes, check_alike, joined
 from ragqa.training.questions import TEMPLATES as QUESTION_TEMPLATES
 from ragqa.training.recipe import Recipe, make_recipe, write_recipe
 from ragqa.training.splits import write_split
@@ -39,23 +37,18 @@ from ragqa.training.tokens import Encoded, Encoder, encode
 from ragqa.versions import installed_versions
 
 KIND: Final = "ragqa adapter"
-_PACKAGES: Final = ("transformers", "peft", "torch", "accelerate", "safetensors", "numpy")
 _SHOWN: Final = 3  # answers before and after, on the card
 _TESTED: Final = 8  # prompts to test a merged model with
 _AROUND: Final = 4  # tokens of an answer beside its text: number, bracket, end
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
+class _Loaded(Base):
     """The parts of a run."""
 
     answerer: Answerer
-    model: Any
-    tokenizer: Any
-    source: models.ModelSource
     builder: PromptBuilder
     mode: Mode
-    recipe: Recipe
 
 
 def fine_tune(
@@ -74,6 +67,10 @@ def fine_tune(
     **overrides: Any,
 ) -> dict[str, Any]:
     """Fine-tune a generator with LoRA on questions about an index's products.
+
+    Started in several processes (`torchrun`, `accelerate launch`, Ray Train), on one machine or more, these share the
+    batches of every step, and all return the manifest. The first alone needs the index, and reads and writes files;
+    the others need the base model.
 
     Args:
         index: the index folder.
@@ -98,13 +95,55 @@ def fine_tune(
         IndexNotFoundError, IndexMismatchError, IndexDamagedError: the index cannot be used.
         ModelError: the base model cannot be used, has no room for the context, or the device is not there.
         StorageError, BusyError: `out` cannot be written, or another process is training there.
+        ProcessError: another process of the same training failed or was killed.
     """
-    started, path = time.perf_counter(), Path(out)
+    with joined(device) as processes:
+        if not processes.first:
+            return _help(processes, Path(out), device, dtype)
+        manifest = _lead(
+            processes, index, Path(out), mode, recipe, questions, templates, embedder, device, dtype, resume, overwrite,
+            overrides,
+        )  # fmt: skip
+        processes.share(manifest)
+        return manifest
+
+
+def _help(processes: Processes, out: Path, device: str, dtype: str) -> dict[str, Any]:
+    """Compute a share of a training that the first process leads; see `fine_tune`."""
+    base = load_base(processes.share(), device, dtype, processes)
+    check_alike(processes, about(base))
+    train, watched, files = processes.share()
+    with copied(files) as checkpoint, memory_errors():
+        train_adapter(base, train, watched, workplace.work_folder(out), checkpoint, processes)
+    manifest: dict[str, Any] = processes.share()
+    return manifest
+
+
+def _lead(
+    processes: Processes,
+    index: str | Path,
+    path: Path,
+    mode: Mode,
+    recipe: Recipe | str | Path | None,
+    questions: str | Path | None,
+    templates: Sequence[str],
+    embedder: str | None,
+    device: str,
+    dtype: str,
+    resume: bool,
+    overwrite: bool,
+    overrides: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Do a training, alone or with the help of other processes; see `fine_tune`."""
+    started = time.perf_counter()
     if mode not in MODES:
         raise InputError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
     use = make_recipe(recipe, overrides)
+    _check_shares(use, processes.count)
     workplace.check_out(path, KIND, resume, overwrite)
-    run = load_run(index, use, mode, embedder, device, dtype)
+    processes.share(use)
+    run = load_run(index, use, mode, embedder, device, dtype, processes)
+    check_alike(processes, about(run))
     examples = make_examples(run.answerer.index, run.answerer.retriever, use, templates, questions)
     train, watched = encode_examples(run, examples)
     key = _key(run, templates, questions)
@@ -119,13 +158,10 @@ def fine_tune(
             copy_file(run.answerer.index.folder / CLEANING, finished / CLEANING)
             before = show(Generator(run.model, run.tokenizer), run.builder, examples.asked[:60], mode, use, _SHOWN)
             prepared = time.perf_counter()
-            try:
-                model, fitted, plan = train_adapter(run, train, watched, work, checkpoint)
-            except torch.OutOfMemoryError as error:
-                raise ModelError(
-                    "the device has too little memory for this run; lower batch_tokens or context_tokens, or turn on "
-                    "gradient_checkpointing"
-                ) from error
+            if processes.count > 1:
+                processes.share((train, watched, packed_files(checkpoint)))
+            with memory_errors():
+                model, fitted, plan = train_adapter(run, train, watched, work, checkpoint, processes)
             trained = time.perf_counter()
             generator, choice = Generator(model, run.tokenizer), Choice()
             if mode == "retrieval":
@@ -176,24 +212,40 @@ def fine_tune(
     return manifest
 
 
-def load_run(index: str | Path, recipe: Recipe, mode: Mode, embedder: str | None, device: str, dtype: str) -> _Loaded:
+def _check_shares(recipe: Recipe, count: int) -> None:
+    """Refuse more processes than a step has batches: some would never have one that counts."""
+    if count > recipe.accumulation:
+        tokens, size = (max(1, n * recipe.accumulation // count) for n in (recipe.batch_tokens, recipe.batch_size))
+        raise InputError(
+            f"{count} processes cannot share a step of {recipe.accumulation} batches (accumulation); start at most "
+            f"{recipe.accumulation}, or cut the step into more batches: --accumulation {count} --batch-tokens {tokens} "
+            f"--batch-size {size}"
+        )
+
+
+def load_run(
+    index: str | Path,
+    recipe: Recipe,
+    mode: Mode,
+    embedder: str | None,
+    device: str,
+    dtype: str,
+    processes: Processes = ALONE,
+) -> _Loaded:
     """Everything that a training works with."""
-    place = training_device(device)
-    if place != "cuda" and str(models.choose_dtype(dtype, place)).endswith("float16") and dtype == "float16":
-        raise ModelError(f"--dtype float16: gradients in float16 need a GPU; on {place} choose float32 or bfloat16")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("fine_tune trains in one process; run it without torchrun or accelerate launch")
+    check_place(device, dtype)
     answerer = Answerer.from_pretrained(index, embedder=embedder, device=device)
-    model, tokenizer, source = models.load_generator(recipe.generator, device, dtype)
-    say(f"base model {source}, {models.describe(model)}")
-    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    base = load_base(recipe, device, dtype, processes)
+    say(f"base model {base.source}, {models.describe(base.model)}")
+    room = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
     tokens = recipe.context_tokens
     if room is not None and tokens + recipe.max_new_tokens + _AROUND > room:
         raise ModelError(
-            f"{source.name} reads {room:,} tokens, too few for a context of {tokens:,} and an answer of "
+            f"{base.source.name} reads {room:,} tokens, too few for a context of {tokens:,} and an answer of "
             f"{recipe.max_new_tokens}; lower context_tokens and max_new_tokens, or choose another generator"
         )
-    return _Loaded(answerer, model, tokenizer, source, PromptBuilder(tokenizer, TEMPLATES[mode], tokens), mode, recipe)
+    builder = PromptBuilder(base.tokenizer, TEMPLATES[mode], tokens)
+    return _Loaded(base.model, base.tokenizer, base.source, recipe, answerer, builder, mode)
 
 
 def encode_examples(run: _Loaded, examples: Examples) -> tuple[Encoded, Encoded]:
@@ -212,42 +264,6 @@ def encode_examples(run: _Loaded, examples: Examples) -> tuple[Encoded, Encoded]
     if made < run.recipe.examples:
         say(f"only {made:,} of {run.recipe.examples:,} training questions could be made")
     return train, watched
-
-
-def train_adapter(
-    run: _Loaded, train: Encoded, watched: Encoded, work: Path, checkpoint: Path | None
-) -> tuple[Any, Any, dict[str, Any]]:
-    """Add LoRA, say the plan, fit; returns the model with its best weights, how it went, and the plan."""
-    from transformers import set_seed
-
-    from ragqa.training.batches import make_batches, packs_agree
-    from ragqa.training.fit import CHECKPOINTING, fit
-    from ragqa.training.lora import add_lora
-    from ragqa.training.plan import make_plan
-    from ragqa.training.tree_attention import use_tree_attention
-
-    recipe = run.recipe
-    set_seed(recipe.training_seed)
-    model = add_lora(run.model, recipe)
-    workplace.check_space(work, 20 * 4 * sum(p.numel() for p in model.parameters() if p.requires_grad))
-    if recipe.gradient_checkpointing:
-        getattr(model, f"{CHECKPOINTING}_enable")()
-    packed = recipe.packing and not model.config.is_encoder_decoder
-    before = model.config._attn_implementation
-    # Recomputed layers do not know which pack they are of.
-    if packed and model.device.type == "cpu" and before == "sdpa" and not recipe.gradient_checkpointing:
-        use_tree_attention(model.get_base_model())
-    if packed and not packs_agree(model, run.tokenizer, train.examples):
-        say("this model does not compute packed examples as it does single ones; batches are padded")
-        model.get_base_model().set_attn_implementation(before)
-        packed = False
-    batches, watching = (
-        make_batches(encoded.examples, model, run.tokenizer, recipe, packed) for encoded in (train, watched)
-    )
-    plan = make_plan(model, train, batches, watching, recipe, packed)
-    say(plan.text(steps_of(checkpoint) if checkpoint else 0))
-    fitted = fit(model, batches, watching, plan.computed, recipe, work, checkpoint)
-    return model.eval(), fitted, asdict(plan)
 
 
 def _pairs(before: Sequence[Shown], after: Sequence[Shown]) -> list[tuple[Shown, str]]:
@@ -287,5 +303,5 @@ def _key(run: _Loaded, templates: Sequence[str], questions: str | Path | None) -
         "questions_sha256": sha256_of(Path(questions)) if questions is not None else None,
         "device": run.model.device.type,
         "dtype": models.dtype_name(run.model),
-        "versions": installed_versions(_PACKAGES),
+        "versions": installed_versions(PACKAGES),
     }

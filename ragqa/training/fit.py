@@ -2,7 +2,8 @@
 
 The Trainer's own loop, checkpoints, schedule and early stopping; ours are the batches (`packs`) and the loss: the
 mean over the answers' tokens of a whole optimiser step, each by its weight, with logits formed for these tokens
-alone.
+alone. Several processes share a step's batches (`shares`); its loss, its gradients and the validation loss are those of
+one process, but for the order in which numbers are added.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -32,7 +34,9 @@ from ragqa.progress import progress_bar
 from ragqa.training.batches import Batches, answer_loss
 from ragqa.training.checkpoints import rotate, seal, steps_of
 from ragqa.training.lora import is_fused
+from ragqa.training.processes import ALONE, Processes
 from ragqa.training.recipe import Recipe
+from ragqa.training.shares import Dealt, SharedBatches
 from ragqa.training.workplace import library_writes
 
 # Renamed by transformers 5.2x.
@@ -67,22 +71,45 @@ class Fitted:
     seconds: float
 
 
-class _Trainer(Trainer):
-    """The Trainer with the loss described above."""
+class _Loader(DataLoader[Any]):
+    """The batches of one process, in the order of the epoch that the Trainer names."""
 
-    def __init__(self, **arguments: Any) -> None:
+    def set_epoch(self, epoch: int) -> None:
+        dealt: Any = self.batch_sampler
+        dealt.set_epoch(epoch)
+
+
+class _Trainer(Trainer):
+    """The Trainer with the batches and the loss described above."""
+
+    def __init__(self, dealt: Dealt, **arguments: Any) -> None:
         super().__init__(**arguments)
+        self._dealt = dealt
         self.loss_is_scaled_for_ga = True
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """This process's batches; accelerate would deal others out where they cannot be dealt evenly."""
+        sampler: Any = self._dealt
+        dataset: Any = self.train_dataset
+        pin = self.args.dataloader_pin_memory
+        return _Loader(dataset, batch_sampler=sampler, collate_fn=self.data_collator, pin_memory=pin)
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        torch.manual_seed(inputs.pop("seed"))
+        return super().training_step(model, inputs, num_items_in_batch)
+
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        """The sum of the weights of an optimiser step's tokens."""
-        return torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
+        """The sum of the weights of an optimiser step's tokens, in all processes."""
+        own = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
+        found: torch.Tensor = self.accelerator.reduce(own, "sum") if self.accelerator.num_processes > 1 else own
+        return found
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         losses, logits = answer_loss(model, inputs)
-        loss = (losses * inputs["weights"]).sum() / num_items_in_batch
+        # Losses and gradients are averaged over the processes, and here is a part of a sum.
+        loss = (losses * inputs["weights"]).sum() / num_items_in_batch * self.accelerator.num_processes
         return (loss, logits) if return_outputs else loss
 
     def prediction_step(
@@ -109,11 +136,20 @@ class _Trainer(Trainer):
                 super()._save_checkpoint(model, trial)
             finally:
                 self.args.save_total_limit = limit
+            if not self.args.should_save:
+                return
             checkpoint = folder / f"checkpoint-{self.state.global_step}"
             # The library's own record of its arguments is a pickle, which nothing reads.
             (checkpoint / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             seal(checkpoint)
             rotate(folder, limit or 1, self.state.best_global_step)
+
+    # What is drawn hangs on a batch's place in the run: a checkpoint has no use for the generators of its processes.
+    def _save_rng_state(self, output_dir: str) -> None:
+        pass
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        pass
 
 
 def _validation(predictions: Any) -> dict[str, float]:
@@ -173,8 +209,10 @@ def fit(
     recipe: Recipe,
     folder: Path,
     checkpoint: Path | None,
-) -> Fitted:
-    """Train the model's adapter; it ends with the weights of the best evaluation.
+    processes: Processes = ALONE,
+    unused: bool = False,
+) -> Fitted | None:
+    """Train the model's adapter; in the first process it ends with the weights of the best evaluation.
 
     Args:
         model: with LoRA matrices, on its device.
@@ -182,7 +220,12 @@ def fit(
         tokens: that an epoch computes; for the rate on the screen.
         recipe: the hyper-parameters.
         folder: for checkpoints.
-        checkpoint: one to go on from.
+        checkpoint: one to go on from, or a copy of it.
+        processes: all that train together.
+        unused: whether some LoRA matrices take no part in the loss.
+
+    Returns:
+        How it went; None in other processes than the first.
 
     Raises:
         StorageError: a checkpoint cannot be written, or the best one is gone.
@@ -197,7 +240,7 @@ def fit(
         output_dir=str(folder),
         per_device_train_batch_size=1,
         per_device_eval_batch_size=1,
-        gradient_accumulation_steps=recipe.accumulation,
+        gradient_accumulation_steps=math.ceil(recipe.accumulation / processes.count),
         num_train_epochs=recipe.epochs,
         max_steps=steps,
         learning_rate=recipe.learning_rate,
@@ -224,17 +267,28 @@ def fit(
         dataloader_pin_memory=place == "cuda",
         remove_unused_columns=False,
         label_names=["targets"],
+        ddp_find_unused_parameters=unused,
+        ddp_broadcast_buffers=False,
         report_to="none",
         disable_tqdm=True,
     )
     if place == "cuda":
         arguments._n_gpu = 1  # batches are one sequence, which DataParallel cannot part
     with progress_bar("training", steps, "steps") as bar, quiet():
+        sizes = [train.size(i) for i in range(len(train))]
         trainer = _Trainer(
+            Dealt(
+                len(train),
+                recipe.accumulation,
+                sizes.index(min(sizes)),
+                recipe.training_seed,
+                processes.number,
+                processes.count,
+            ),
             model=model,
             args=arguments,
             data_collator=lambda items: items[0],
-            train_dataset=train,
+            train_dataset=SharedBatches(train),
             eval_dataset=validation,
             compute_metrics=_validation,
             callbacks=[_Progress(bar, tokens / len(train) * recipe.accumulation), _Patience(recipe.patience)],
@@ -252,6 +306,8 @@ def fit(
                 raise StorageError(
                     f"{checkpoint}: holds something else than numbers; begin anew with --overwrite"
                 ) from error
+    if not processes.first:
+        return None
     state = trainer.state
     losses = {int(e["step"]): float(e["eval_loss"]) for e in state.log_history if "eval_loss" in e}
     best = int(state.best_global_step or state.global_step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ class Plan:
         trained, parameters: how many parameters are trained, and how many there are.
         layers: names of the layers with LoRA matrices.
         packed: whether examples share what they have in common.
+        processes: how many share the batches.
         seconds: expected, training and evaluations, measured on one batch.
     """
 
@@ -44,6 +46,7 @@ class Plan:
     parameters: int
     layers: tuple[str, ...]
     packed: bool
+    processes: int
     seconds: float
 
     def text(self, done: int = 0) -> str:
@@ -53,12 +56,15 @@ class Plan:
         return (
             f"plan: {self.examples:,} examples{more}, {self.tokens:,} tokens ({self.answer_tokens:,} of answers; "
             f"{self.computed:,} computed, {'packed' if self.packed else 'padded'}), {self.steps:,} steps"
-            f"{f', {done:,} of them done' if done else ''}; {self.trained:,} of {self.parameters:,} parameters trained "
+            f"{f', {done:,} of them done' if done else ''}"
+            f"{f', shared by {self.processes} processes' if self.processes > 1 else ''}; {self.trained:,} of {self.parameters:,} parameters trained "
             f"({', '.join(self.layers)}); about {left / 60:.1f} minutes"
         )
 
 
-def make_plan(model: Any, train: Encoded, batches: Batches, watched: Batches, recipe: Recipe, packed: bool) -> Plan:
+def make_plan(
+    model: Any, train: Encoded, batches: Batches, watched: Batches, recipe: Recipe, packed: bool, processes: int = 1
+) -> tuple[Plan, bool]:
     """Count, and time one batch of middling size forwards and backwards.
 
     Args:
@@ -67,16 +73,21 @@ def make_plan(model: Any, train: Encoded, batches: Batches, watched: Batches, re
         batches, watched: as `make_batches` made them.
         recipe: the hyper-parameters.
         packed: whether they are packed.
+        processes: how many share them.
+
+    Returns:
+        The plan, and whether some LoRA matrices got no gradient from the batch.
     """
     sizes = [batches.size(i) for i in range(len(batches))]
     middle = sorted(range(len(sizes)), key=lambda i: sizes[i])[len(sizes) // 2]
     model.train()
-    seconds, forward = _timed(model, batches[middle])
+    seconds, forward, unused = _timed(model, batches[middle])
     steps = planned_steps(batches, recipe)
     a_batch = seconds * sum(sizes) / len(sizes) / max(sizes[middle], 1)
     watching = forward / max(sizes[middle], 1) * sum(watched.size(i) for i in range(len(watched)))
     trained, every = parameters(model)
-    return Plan(
+    a_step = math.ceil(recipe.accumulation / processes) * a_batch
+    plan = Plan(
         examples=sum(e.answered for e in train.examples),
         number_questions=sum(not e.answered for e in train.examples),
         tokens=sum(len(e.ids) for e in train.examples),
@@ -88,14 +99,16 @@ def make_plan(model: Any, train: Encoded, batches: Batches, watched: Batches, re
         parameters=every,
         layers=tuple(adapted_layers(model)),
         packed=packed,
-        seconds=round(steps * recipe.accumulation * a_batch + (recipe.evaluations + 1) * watching, 1),
+        processes=processes,
+        seconds=round(steps * a_step + (recipe.evaluations + 1) * watching / processes, 1),
     )
+    return plan, unused
 
 
-def _timed(model: Any, batch: dict[str, Any]) -> tuple[float, float]:
-    """Seconds of a batch, forwards and backwards, and forwards alone; the second of two runs."""
+def _timed(model: Any, batch: dict[str, Any]) -> tuple[float, float, bool]:
+    """Seconds of a batch, forwards and backwards, and forwards alone; the second of two runs. And see `make_plan`."""
     batch = on_device(model.device, batch)
-    times = (0.0, 0.0)
+    times, unused = (0.0, 0.0), False
     for _ in range(2):
         started = time.perf_counter()
         with computing(model):
@@ -107,5 +120,6 @@ def _timed(model: Any, batch: dict[str, Any]) -> tuple[float, float]:
         if model.device.type == "cuda":
             torch.cuda.synchronize()
         times = time.perf_counter() - started, forward
+        unused = any(p.requires_grad and p.grad is None for p in model.parameters())
         model.zero_grad()
-    return times
+    return *times, unused
