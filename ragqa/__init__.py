@@ -24,6 +24,7 @@ _HOME = {
     "CleaningSettings": "ragqa.settings",
     "Product": "ragqa.records",
     "RagqaError": "ragqa.errors",
+    "RayEngine": "ragqa.cluster.engine",
     "Recipe": "ragqa.training.recipe",
     "ReadOptions": "ragqa.catalogue.columns",
     "RetrieverTrainingSettings": "ragqa.training.pairs",
@@ -49,6 +50,7 @@ __all__ = [
     "CleaningSettings",
     "Product",
     "RagqaError",
+    "RayEngine",
     "ReadOptions",
     "Recipe",
     "RetrieverTrainingSettings",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from ragqa.catalogue.clean import CleaningReport
     from ragqa.catalogue.columns import ReadOptions
     from ragqa.catalogue.export import prepare
+    from ragqa.cluster.engine import RayEngine
     from ragqa.errors import RagqaError
     from ragqa.generation.server import Server
     from ragqa.index.build import build_index

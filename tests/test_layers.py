@@ -27,6 +27,8 @@ WAY = [
     "saved",
     "streams",
     "answerer",
+    "batch",
+    "cluster",
     "training",
     "evaluation",
     "report",
@@ -38,17 +40,19 @@ WAY = [
 # Within the packages whose modules are steps themselves.
 STEPS = {
     "models": ["source", "trust", "packaged", "device", "gguf", "precision", "attention", "llama", "llama_files", "load"],
-    "catalogue": ["columns", "formats", "read", "clean", "store", "export"],
+    "catalogue": ["columns", "formats", "places", "read", "seen", "clean", "store", "export", "parts"],
     "retrieval": [
         "text", "question", "bert", "embed", "int8", "gpu", "dense", "rows", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",
         "rerank", "retriever",
     ],
     "index": [
-        "lock", "generations", "storage", "embedder", "blocks", "recipe", "tune", "quantise", "vectors", "build", "changes", "update",
+        "lock", "generations", "storage", "embedder", "blocks", "shards", "engine", "recipe", "tune", "quantise", "vectors", "build", "changes", "update",
     ],
     "generation": [
         "limits", "markers", "prompt", "choice", "adapter", "provenance", "drafts", "prefixes", "verify", "caches", "decode", "pieces", "sources", "generator", "server", "completions", "remote", "opening", "writer",
     ],
+    "batch": ["questions", "answers", "run"],
+    "cluster": ["session", "faults", "cleaning", "embedding", "engine", "answering"],
     "training": [
         "groups", "questions", "splits", "contexts", "recipe", "examples", "tokens", "packs", "tree_attention", "lora", "batches",
         "checkpoints", "workplace", "device", "fit", "plan", "judge", "documents", "fine_tune", "merge",
@@ -75,6 +79,7 @@ SHIMS = {
     "merge",
     "export",
     "ask",
+    "ask_many",
     "compare",
     "serve",
     "doctor",

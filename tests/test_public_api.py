@@ -21,6 +21,7 @@ def test_the_public_names_are_these() -> None:
         "CleaningSettings",
         "Product",
         "RagqaError",
+        "RayEngine",
         "ReadOptions",
         "Recipe",
         "RetrieverTrainingSettings",
@@ -47,7 +48,9 @@ def test_every_public_name_is_there_and_described() -> None:
 
 
 def test_importing_the_package_loads_no_large_library() -> None:
-    heavy = "{'torch', 'transformers', 'sentence_transformers', 'faiss', 'datasets', 'pyarrow', 'numpy', 'sklearn'}"
+    heavy = (
+        "{'torch', 'transformers', 'sentence_transformers', 'faiss', 'datasets', 'pyarrow', 'numpy', 'sklearn', 'ray'}"
+    )
     assert run(f"import sys, ragqa; print({heavy} & set(sys.modules))") == "set()"
 
 
