@@ -26,7 +26,7 @@ from ragqa.files import replacing, storage_errors, write_json
 from ragqa.index.lock import writing_lock
 from ragqa.json_files import read_json
 from ragqa.progress import progress_bar, say
-from ragqa.seals import digest
+from ragqa.seals import digest, file_part
 
 _KEY: Final = "key.json"
 _QUESTIONS: Final = "questions.arrow"
@@ -118,7 +118,7 @@ def _laid_out(questions: QuestionFile, work: Path, key: dict[str, Any]) -> dict[
     """Write the questions in blocks, unless an interrupted call with the same key has; what was found in the file."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         kept = read_json(work / _KEY)
-        if kept["key"] == digest(key) and (work / _QUESTIONS).exists():
+        if kept["key"] == digest(key) and kept["questions"] == file_part(work / _QUESTIONS):
             say("going on with the interrupted work")
             return dict(kept["said"])
     with storage_errors(work):
@@ -132,7 +132,7 @@ def _laid_out(questions: QuestionFile, work: Path, key: dict[str, Any]) -> dict[
         raise
     first = next(iter(questions.malformed), "")
     said = {"questions": count, "malformed": questions.malformed_count, "first": first}
-    write_json(work / _KEY, {"key": digest(key), "said": said})
+    write_json(work / _KEY, {"key": digest(key), "questions": file_part(work / _QUESTIONS), "said": said})
     return said
 
 

@@ -32,8 +32,13 @@ SCHEMA: Final = pa.schema(
 )  # fmt: skip
 
 
-def clean_file(path: str, options: ReadOptions, settings: CleaningSettings) -> Iterator[pa.Table]:
+def clean_file(path: str, options: ReadOptions, settings: CleaningSettings, named: str = "") -> Iterator[pa.Table]:
     """The complete rows of one file, a block at a time, as tables of `SCHEMA`; then a row with the report.
+
+    Args:
+        path: the file.
+        options, settings: how it is read and cleaned.
+        named: what the user calls it, for the report.
 
     Raises:
         CatalogueError: the file cannot be read, or has a malformed row and these are not skipped.
@@ -44,7 +49,8 @@ def clean_file(path: str, options: ReadOptions, settings: CleaningSettings) -> I
     while block := block_of(rows, BLOCK):
         yield _table(cleaner, cleaner.complete(block))
     report.columns = catalogue.columns
-    report.malformed, report.malformed_count = catalogue.malformed, catalogue.malformed_count
+    report.malformed = [message.replace(path, named or path) for message in catalogue.malformed]
+    report.malformed_count = catalogue.malformed_count
     nothing: dict[str, list[Any]] = {name: [None] for name in SCHEMA.names}
     yield pa.table(nothing | {"report": [json.dumps(report.to_dict())]}, schema=SCHEMA)
 

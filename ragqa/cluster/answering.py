@@ -20,7 +20,7 @@ from ragqa.batch.answers import SCHEMA, answer
 from ragqa.batch.questions import Block, QuestionStore
 from ragqa.batch.run import Ask
 from ragqa.cluster.faults import from_text, to_text
-from ragqa.cluster.session import Session
+from ragqa.cluster.session import Session, absolute
 from ragqa.errors import ClusterError, RagqaError
 from ragqa.seals import digest
 
@@ -32,6 +32,8 @@ _QUESTIONS: Final = pa.schema(
         ("questions", pa.list_(pa.string())),
     ]
 )
+# Of what an Answerer is opened by, what may lie on this machine.
+_PLACES: Final = ("path", "generator", "adapter", "embedder", "reranker")
 # A block's answers are one value, an Arrow stream: no other cut is made between blocks than ours.
 _ANSWERS: Final = pa.schema([("block", pa.int64()), ("answers", pa.large_binary()), ("error", pa.string())])
 
@@ -102,16 +104,17 @@ def by_ray(session: Session, how: Mapping[str, Any], settings: Mapping[str, Any]
     def ask(store: QuestionStore, numbers: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:
         device, size, asked = session.pool(how["device"])
         home = platform.node()
+        everywhere = {name: absolute(str(value)) if value and name in _PLACES else value for name, value in how.items()}
 
         def make() -> Any:
             items = session.items([{"block": number} for number in numbers])
             questions = items.map_batches(
-                Questions(store.path), batch_size=1, batch_format="pyarrow",
+                Questions(store.path.absolute()), batch_size=1, batch_format="pyarrow",
                 num_cpus=0, concurrency=1, label_selector=session.here,
             )  # fmt: skip
             return questions.map_batches(
                 Asked, batch_size=1, batch_format="pyarrow", compute=session.actors(min(size, len(numbers))),
-                fn_constructor_args=({**how, "device": device}, settings, index, home, ragqa.__version__), **asked,
+                fn_constructor_args=({**everywhere, "device": device}, settings, index, home, ragqa.__version__), **asked,
             )  # fmt: skip
 
         left = set(numbers)

@@ -18,7 +18,7 @@ from ragqa.catalogue.parts import SCHEMA, Joined, clean_file
 from ragqa.catalogue.places import place
 from ragqa.catalogue.read import Catalogue
 from ragqa.cluster.faults import from_text, to_text
-from ragqa.cluster.session import Session
+from ragqa.cluster.session import Session, absolute
 from ragqa.errors import CatalogueError, RagqaError
 from ragqa.files import sha256_of
 from ragqa.index.engine import Sink
@@ -36,19 +36,14 @@ class CleanFile:
 
     def __call__(self, files: pa.Table) -> Iterator[pa.Table]:
         """The file's complete rows and the report on it, or why there are none."""
-        number, path = files.column("number")[0].as_py(), files.column("path")[0].as_py()
+        (file,) = files.to_pylist()
         try:
-            for table in clean_file(path, self.options, self.settings):
-                yield _told(table, number, None)
+            for table in clean_file(file["path"], self.options, self.settings, file["named"]):
+                yield table.append_column("error", pa.nulls(len(table), pa.string()))
         except RagqaError as error:
-            yield _told(SCHEMA.empty_table(), number, to_text(error, self.home))
-
-
-def _told(table: pa.Table, number: int, error: str | None) -> pa.Table:
-    if error is not None:
-        table = pa.table({name: [None] for name in SCHEMA.names}, schema=SCHEMA)
-    table = table.append_column("file", pa.array([number] * len(table), pa.int64()))
-    return table.append_column("error", pa.array([error] * len(table), pa.string()))
+            text = to_text(error, self.home).replace(file["path"], file["named"])
+            nothing = pa.table({name: [None] for name in SCHEMA.names}, schema=SCHEMA)
+            yield nothing.append_column("error", pa.array([text], pa.string()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +54,15 @@ class HashFile:
 
     def __call__(self, files: pa.Table) -> pa.Table:
         """Its SHA-256, or why it cannot be read."""
-        path = files.column("path")[0].as_py()
+        (file,) = files.to_pylist()
         sha256 = error = None
         try:
-            sha256 = sha256_of(place(path))
+            sha256 = sha256_of(place(file["path"]))
         except RagqaError as problem:
             error = to_text(problem, self.home)
         except OSError as problem:
             seen = "all machines of the cluster have to see the catalogue: in a folder that they share, or by a URL"
-            unread = CatalogueError(f"{path}: cannot be read ({problem.strerror or problem}); {seen}")
+            unread = CatalogueError(f"{file['named']}: cannot be read ({problem.strerror or problem}); {seen}")
             error = to_text(unread, self.home)
         columns = {"sha256": pa.array([sha256], pa.string()), "error": pa.array([error], pa.string())}
         return pa.table(columns)
@@ -82,7 +77,10 @@ def hash_files(session: Session, files: Sequence[Path]) -> list[str]:
     """
     work = HashFile(platform.node())
     found: list[str] = []
-    make = lambda: session.items(_rows(files)).map_batches(work, batch_size=1, batch_format="pyarrow")  # noqa: E731
+
+    def make() -> Any:
+        return session.items(_rows(files)).map_batches(work, batch_size=1, batch_format="pyarrow")
+
     for table in session.tables(make, in_order=True):
         _raise(table)
         found += table.column("sha256").to_pylist()
@@ -115,7 +113,7 @@ def clean_files(session: Session, catalogue: Catalogue, settings: CleaningSettin
 
 
 def _rows(files: Sequence[Path]) -> list[dict[str, Any]]:
-    return [{"number": number, "path": str(path)} for number, path in enumerate(files)]
+    return [{"path": absolute(str(path)), "named": str(path)} for path in files]
 
 
 def _raise(table: pa.Table) -> None:

@@ -7,7 +7,7 @@ whose actor, or whose machine, is lost, Ray has another one do.
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import ragqa
 from ragqa.catalogue.store import ProductStore
 from ragqa.cluster.faults import from_text, to_text
-from ragqa.cluster.session import Session
+from ragqa.cluster.session import Session, absolute
 from ragqa.errors import ClusterError, ModelError, RagqaError
 from ragqa.index.blocks import Blocks
 from ragqa.index.embedder import difference, load_described
@@ -106,12 +106,12 @@ def embed_blocks(session: Session, blocks: Blocks, store: ProductStore, encoding
         items = session.items([{"start": start, "stop": stop} for start, stop in waiting.items()])
         # One process reads; each block would else be read by one that is started for it.
         titles = items.map_batches(
-            Titles(store.path), batch_size=1, batch_format="pyarrow",
+            Titles(store.path.absolute()), batch_size=1, batch_format="pyarrow",
             num_cpus=0, concurrency=1, label_selector=session.here,
         )  # fmt: skip
         return titles.map_batches(
             Embed, batch_size=1, batch_format="pyarrow", compute=session.actors(workers),
-            fn_constructor_args=(encoding, device, home, ragqa.__version__), **asked,
+            fn_constructor_args=(replace(encoding, name=absolute(encoding.name)), device, home, ragqa.__version__), **asked,
         )  # fmt: skip
 
     left, embedded = dict(waiting), 0
@@ -123,8 +123,8 @@ def embed_blocks(session: Session, blocks: Blocks, store: ProductStore, encoding
                 if error.is_valid:
                     raise from_text(error.as_py())
                 first = start.as_py()
-                stop = left.pop(first)
-                found = np.frombuffer(vectors.as_buffer(), np.float32).reshape(stop - first, -1)
+                left.pop(first, None)
+                found = np.frombuffer(vectors.as_buffer(), np.float32).reshape(ranges[first] - first, -1)
                 blocks.write(first, found)
                 embedded += len(found)
                 bar.update(len(found))

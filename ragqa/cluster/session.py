@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -18,6 +19,9 @@ from ragqa.progress import say
 # Of a Ray that is started here, in bytes: what lies between the works, which waits for room where there is none.
 _OBJECT_STORE: Final = 512 * 2**20
 _CONNECT_SECONDS: Final = 5.0
+# The first words of HTTP/2, by which gRPC speaks and so Ray: a greeting with no settings, to be answered by settings.
+_GREETING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_SETTINGS: Final = b"\4"
 # A worker on a CPU asks for half of one, so that those of a machine that is lost find room on the ones that are left.
 _CPU_SHARE: Final = 0.5
 # Rows of a block that goes from one work to the next, in bytes; Ray's own 128 MB would be held by each of them.
@@ -150,7 +154,7 @@ class Session:
         try:
             with data.DataContext.current(context):
                 yield from make().iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        except self._ray.exceptions.RayError as error:
+        except Exception as error:
             raise ClusterError(
                 f"Ray failed ({_last_line(error)}); run the same command again: it goes on from what was written"
             ) from error
@@ -172,15 +176,28 @@ def _check(address: str) -> None:
             "the cluster (ray start --address HOST:PORT)"
         )
     try:
-        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+        with socket.create_connection((host, int(port)), _CONNECT_SECONDS) as connection:
+            connection.sendall(_GREETING)
+            spoken = connection.recv(9)
     except (OSError, OverflowError) as error:
         raise ClusterError(
             f"--address {address}: no Ray can be reached there ({error}); is it running (ray status), and may this machine "
             "connect to it?"
         ) from error
+    if spoken[3:4] != _SETTINGS:
+        raise ClusterError(
+            f"--address {address}: something else than the head of a Ray cluster answers there; ray start shows the address, "
+            "with the port 6379 if none was chosen"
+        )
 
 
 def _last_line(error: BaseException) -> str:
     """What a remote traceback says at its end."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__
+
+
+def absolute(name: str) -> str:
+    """A file or folder of this machine by its whole path, as other processes need it; another name as it is."""
+    path = Path(name)
+    return str(path.absolute()) if path.exists() else name

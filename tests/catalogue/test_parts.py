@@ -61,6 +61,7 @@ def test_any_files_cleaned_apart_and_joined_are_those_cleaned_by_one_process(
 
 
 def test_a_catalogue_named_by_a_url_is_read_as_by_its_path(tmp_path: Path) -> None:
+    pytest.importorskip("upath")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -76,6 +77,7 @@ def test_a_catalogue_named_by_a_url_is_read_as_by_its_path(tmp_path: Path) -> No
 def test_a_catalogue_in_another_store_is_read_as_well() -> None:
     import fsspec
 
+    pytest.importorskip("upath")
     memory = fsspec.filesystem("memory")
     memory.pipe("/shop/a.csv", b"sku,name,description\n1,Lamp,Shines.\n2,Pot,Holds.\n")
     assert [row.title for row in Catalogue("memory://shop/a.csv").rows()] == ["Lamp", "Pot"]
@@ -85,6 +87,7 @@ def test_a_catalogue_in_another_store_is_read_as_well() -> None:
 
 
 def test_a_url_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("upath")
     with pytest.raises(CatalogueError, match="nope://x/y: not a URL that fsspec reads"):
         place("nope://x/y")
     with pytest.raises(MissingDependencyError, match=r"s3://bucket/x: the package that reads .*s3fs"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,22 @@ def test_an_address_at_which_nothing_listens_is_told_at_once(capsys: pytest.Capt
     assert line.startswith(f"error: --address {address}: no Ray can be reached there")
 
 
+def test_an_address_at_which_something_else_answers_is_told() -> None:
+    def answer() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(100)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ClusterError, match="something else than the head of a Ray cluster answers there"):
+            Session(address).__enter__()
+        thread.join()
+
+
 def test_no_workers_are_refused() -> None:
     with pytest.raises(InputError, match="--workers must be at least 1, not 0"):
         Session(workers=0)
@@ -58,4 +76,4 @@ def test_an_error_comes_from_another_machine_as_what_it_was() -> None:
     error = from_text(to_text(CatalogueError("c.json: line 3: no"), "elsewhere"))
     assert type(error) is CatalogueError
     assert str(error).startswith("c.json: line 3: no (on ")
-    assert str(from_text(to_text(ClusterError("lost"), __import__("platform").node()))) == "lost"
+    assert str(from_text(to_text(ClusterError("lost"), platform.node()))) == "lost"
