@@ -164,7 +164,8 @@ def _workers() -> Iterator[int]:
     import psutil
 
     for process in psutil.process_iter(["cmdline"]):
-        if (process.info["cmdline"] or [""])[0].startswith("ray::MapWorker(MapBatches(Embed))"):
+        name = (process.info["cmdline"] or [""])[0]
+        if name.startswith("ray::MapWorker(") and "Embed" in name:
             yield process.pid
 
 

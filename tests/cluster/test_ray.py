@@ -40,7 +40,7 @@ what, left = sys.argv[1], int(sys.argv[2])
 def workers():
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_bytes().startswith(b"ray::MapWorker(MapBatches(Embed))"):
+            if path.read_bytes().startswith(b"ray::MapWorker(") and b"Embed" in path.read_bytes():
                 yield int(path.parent.name)
         except OSError:
             pass
