@@ -14,5 +14,6 @@ if __name__ == "__main__":
         "python -m benchmarks.scale     how time, memory and files grow, from 10,000 to 1.3 million products, beside peers\n"
         "python -m benchmarks.plan      what `ragqa plan` reckons with, from the results of scale and service; docs/scale.md\n"
         "python -m benchmarks.replicas  two replicas behind a balancer, one told to end, one killed: is every answer right?\n"
+        "python -m benchmarks.cluster   what Ray costs beside one process, and what is lost when a worker dies\n"
         "python -m benchmarks.reliability crashes, damage, many readers, hostile input: is everything as docs/reliability.md says?\n"
     )

@@ -26,6 +26,7 @@ _HOME = {
     "PlanSettings": "ragqa.planning.records",
     "Product": "ragqa.records",
     "RagqaError": "ragqa.errors",
+    "RayEngine": "ragqa.cluster.engine",
     "Recipe": "ragqa.training.recipe",
     "ReadOptions": "ragqa.catalogue.columns",
     "RetrieverTrainingSettings": "ragqa.training.pairs",
@@ -54,6 +55,7 @@ __all__ = [
     "PlanSettings",
     "Product",
     "RagqaError",
+    "RayEngine",
     "ReadOptions",
     "Recipe",
     "RetrieverTrainingSettings",
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from ragqa.catalogue.clean import CleaningReport
     from ragqa.catalogue.columns import ReadOptions
     from ragqa.catalogue.export import prepare
+    from ragqa.cluster.engine import RayEngine
     from ragqa.errors import RagqaError
     from ragqa.generation.server import Server
     from ragqa.index.build import build_index

@@ -9,6 +9,7 @@
     ├── TimeLimitError             a question was not answered in the time it was given
     ├── ModelError                 a model is unknown, unreachable or unfit
     ├── ServerError                a server that runs the generator does not answer as it should
+    ├── ClusterError               a Ray cluster cannot be reached, or fails
     ├── ProductIndexError          a product index on disk
     │   ├── IndexNotFoundError     no index there, or none finished
     │   ├── IndexMismatchError     made by another format version or another embedder
@@ -51,6 +52,10 @@ class ModelError(RagqaError):
 
 class ServerError(RagqaError):
     """A server that runs the generator cannot be reached, refuses, fails, or answers nonsense."""
+
+
+class ClusterError(RagqaError):
+    """A Ray cluster cannot be reached, does not fit, or fails."""
 
 
 class ProductIndexError(RagqaError):

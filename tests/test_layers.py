@@ -28,6 +28,8 @@ WAY = [
     "saved",
     "streams",
     "answerer",
+    "batch",
+    "cluster",
     "training",
     "evaluation",
     "report",
@@ -39,18 +41,20 @@ WAY = [
 # Within the packages whose modules are steps themselves.
 STEPS = {
     "models": ["source", "trust", "packaged", "device", "gguf", "precision", "attention", "llama", "llama_files", "load"],
-    "catalogue": ["columns", "formats", "read", "clean", "store", "export"],
+    "catalogue": ["columns", "formats", "places", "read", "seen", "clean", "store", "export", "parts"],
     "retrieval": [
         "text", "question", "bert", "embed", "int8", "gpu", "dense", "rows", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",
         "rerank", "retriever",
     ],
     "index": [
-        "lock", "generations", "storage", "embedder", "blocks", "recipe", "tune", "quantise", "vectors", "build", "changes", "update",
+        "lock", "generations", "storage", "embedder", "blocks", "shards", "engine", "recipe", "tune", "quantise", "vectors", "build", "changes", "update",
     ],
     "planning": ["growth", "costs", "records", "plan", "text"],
     "generation": [
         "limits", "markers", "prompt", "choice", "adapter", "provenance", "drafts", "prefixes", "verify", "caches", "decode", "pieces", "sources", "generator", "server", "completions", "remote", "opening", "writer",
     ],
+    "batch": ["questions", "answers", "run"],
+    "cluster": ["session", "faults", "cleaning", "embedding", "engine", "answering"],
     "training": [
         "processes", "groups", "questions", "splits", "contexts", "recipe", "examples", "tokens", "packs", "tree_attention", "lora",
         "batches", "shares", "checkpoints", "workplace", "device", "fit", "plan", "adapt", "judge", "documents", "fine_tune", "merge",
@@ -77,6 +81,7 @@ SHIMS = {
     "merge",
     "export",
     "ask",
+    "ask_many",
     "compare",
     "serve",
     "plan",

@@ -23,6 +23,7 @@ def test_the_public_names_are_these() -> None:
         "PlanSettings",
         "Product",
         "RagqaError",
+        "RayEngine",
         "ReadOptions",
         "Recipe",
         "RetrieverTrainingSettings",
@@ -50,7 +51,9 @@ def test_every_public_name_is_there_and_described() -> None:
 
 
 def test_importing_the_package_loads_no_large_library() -> None:
-    heavy = "{'torch', 'transformers', 'sentence_transformers', 'faiss', 'datasets', 'pyarrow', 'numpy', 'sklearn'}"
+    heavy = (
+        "{'torch', 'transformers', 'sentence_transformers', 'faiss', 'datasets', 'pyarrow', 'numpy', 'sklearn', 'ray'}"
+    )
     assert run(f"import sys, ragqa; print({heavy} & set(sys.modules))") == "set()"
 
 

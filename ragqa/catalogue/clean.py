@@ -10,15 +10,13 @@ import html
 import html.entities
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from ragqa.catalogue.columns import Row
+from ragqa.catalogue.seen import FirstSeen, Hashes, hashes_of
 from ragqa.records import Product
 from ragqa.settings import CleaningSettings
 
@@ -110,35 +108,6 @@ def cut_at_word(text: str, limit: int) -> str:
     return (head[:blank] if blank > limit // 2 else head[:limit]).rstrip()
 
 
-class SeenHashes:
-    """A set of 64-bit hashes in 8 bytes each, as a few sorted arrays that are merged as they grow.
-
-    Membership is asked and added a block at a time. Two of n distinct keys share a hash with a
-    probability of about n² / 2⁶⁵: 1 in 7 million for the 2.2 million rows of LF-Amazon-1.3M.
-    """
-
-    def __init__(self) -> None:
-        self._levels: list[npt.NDArray[np.uint64]] = []
-
-    def contains(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-        """Which of `hashes` (n,) were added before, as (n,) truth values."""
-        found = np.zeros(len(hashes), dtype=bool)
-        for level in self._levels:
-            at = np.searchsorted(level, hashes)
-            at[at == len(level)] = 0
-            found |= level[at] == hashes
-        return found
-
-    def add(self, hashes: npt.NDArray[np.uint64]) -> None:
-        """Add a block of hashes (n,)."""
-        if not len(hashes):
-            return
-        self._levels.append(np.unique(hashes))
-        while len(self._levels) > 1 and len(self._levels[-1]) * 2 > len(self._levels[-2]):
-            last = self._levels.pop()
-            self._levels[-1] = np.union1d(self._levels[-1], last)
-
-
 # Reasons for which a row is dropped, in the order in which they are looked at.
 REASONS: Final = {
     "no_title": "without a title",
@@ -146,7 +115,21 @@ REASONS: Final = {
     "duplicate": "same title and description as an earlier row",
     "repeated_id": "same id as an earlier, different row",
 }
-_EXAMPLES_PER_REASON: Final = 5
+EXAMPLES_PER_REASON: Final = 5
+_SHOWN: Final = 80  # characters of an example
+
+
+class Changes(NamedTuple):
+    """What cleaning did to a product: changed its title or description, cut the one, cut the other to its limit."""
+
+    text: bool
+    title_cut: bool
+    description_cut: bool
+
+
+def shown(row: Row) -> tuple[str, str]:
+    """Id and title of a row as the report shows them."""
+    return cut_at_word(clean_text(row.id), _SHOWN), cut_at_word(clean_text(row.title), _SHOWN)
 
 
 @dataclass(slots=True)
@@ -184,14 +167,16 @@ class CleaningReport:
     def drop(self, reason: str, row: Row) -> None:
         """Count a dropped row, keep the first few as examples."""
         self.dropped[reason] += 1
-        if len(self.examples[reason]) < _EXAMPLES_PER_REASON:
-            self.examples[reason].append(
-                {
-                    "id": cut_at_word(clean_text(row.id), 80),
-                    "title": cut_at_word(clean_text(row.title), 80),
-                    "line": row.line,
-                }
-            )
+        if len(self.examples[reason]) < EXAMPLES_PER_REASON:
+            id_, title = shown(row)
+            self.examples[reason].append({"id": id_, "title": title, "line": row.line})
+
+    def keep(self, changes: Changes) -> None:
+        """Count a product."""
+        self.kept += 1
+        self.changed += changes.text
+        self.titles_cut += changes.title_cut
+        self.descriptions_cut += changes.description_cut
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary of all fields."""
@@ -226,11 +211,22 @@ class Cleaner:
     def __init__(self, settings: CleaningSettings, report: CleaningReport) -> None:
         self.settings = settings
         self.report = report
-        self._texts = SeenHashes()
-        self._ids = SeenHashes()
+        self._seen = FirstSeen()
 
     def clean(self, rows: list[Row]) -> list[Product]:
         """The products of a block of rows, in their order; what is dropped goes to the report."""
+        complete = self.complete(rows)
+        kept = []
+        for (row, product), reason in zip(complete, self._seen.reasons(*keys(complete)), strict=True):
+            if reason:
+                self.report.drop(reason, row)
+            else:
+                self.report.keep(self.changes(row, product))
+                kept.append(product)
+        return kept
+
+    def complete(self, rows: list[Row]) -> list[tuple[Row, Product]]:
+        """The rows that have a title and a description, cleaned, whether they were seen before or not."""
         self.report.read += len(rows)
         complete: list[tuple[Row, Product]] = []
         for row in rows:
@@ -241,10 +237,7 @@ class Cleaner:
                 self.report.drop("no_description", row)
             else:
                 complete.append((row, product))
-        complete = self._first_seen(complete)
-        for row, product in complete:
-            self._count(row, product)
-        return [product for _, product in complete]
+        return complete
 
     def _product(self, row: Row) -> Product:
         title, description = clean_text(row.title), clean_text(row.text)
@@ -256,41 +249,19 @@ class Cleaner:
         id_ = clean_text(row.id) or xxhash.xxh3_64_hexdigest(f"{title}\0{description}".encode())
         return Product(id_, title, description)
 
-    def _first_seen(self, rows: list[tuple[Row, Product]]) -> list[tuple[Row, Product]]:
-        """The rows whose text and id are both new. Only these are remembered: a dropped row hides no other."""
-        if not rows:
-            return rows
-        texts = _hashes(f"{product.title}\0{product.description}".casefold() for _, product in rows)
-        ids = _hashes(product.id for _, product in rows)
-        known_text, known_id = self._texts.contains(texts), self._ids.contains(ids)
-        block_texts: set[int] = set()
-        block_ids: set[int] = set()
-        kept = []
-        for i, (row, product) in enumerate(rows):
-            text, id_ = int(texts[i]), int(ids[i])
-            if known_text[i] or text in block_texts:
-                self.report.drop("duplicate", row)
-            elif known_id[i] or id_ in block_ids:
-                self.report.drop("repeated_id", row)
-            else:
-                block_texts.add(text)
-                block_ids.add(id_)
-                kept.append((row, product))
-        self._texts.add(np.fromiter(block_texts, np.uint64))
-        self._ids.add(np.fromiter(block_ids, np.uint64))
-        return kept
-
-    def _count(self, row: Row, product: Product) -> None:
-        report = self.report
-        report.kept += 1
-        report.changed += product.title != row.title or product.description != row.text
+    def changes(self, row: Row, product: Product) -> Changes:
+        """What cleaning did to a row."""
         # A cut text is at most as long as its limit; cleaning again tells whether it was longer before.
         limits = self.settings
-        if len(row.title) > limits.max_title_chars:
-            report.titles_cut += len(clean_text(row.title)) > limits.max_title_chars
-        if len(row.text) > limits.max_description_chars:
-            report.descriptions_cut += len(clean_text(row.text)) > limits.max_description_chars
+        title, text = limits.max_title_chars, limits.max_description_chars
+        return Changes(
+            product.title != row.title or product.description != row.text,
+            len(row.title) > title and len(clean_text(row.title)) > title,
+            len(row.text) > text and len(clean_text(row.text)) > text,
+        )
 
 
-def _hashes(keys: Iterable[str]) -> npt.NDArray[np.uint64]:
-    return np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), np.uint64)
+def keys(rows: list[tuple[Row, Product]]) -> tuple[Hashes, Hashes]:
+    """Hashes of the rows' texts and of their ids, for `FirstSeen`."""
+    texts = hashes_of(f"{product.title}\0{product.description}".casefold() for _, product in rows)
+    return texts, hashes_of(product.id for _, product in rows)

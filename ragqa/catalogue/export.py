@@ -27,7 +27,7 @@ from ragqa.progress import progress_bar
 from ragqa.records import Product
 from ragqa.settings import CleaningSettings
 
-_BLOCK: Final = 4096
+BLOCK: Final = 4096
 _BLOCK_CHARACTERS: Final = 1 << 25
 
 # The question the original study asked; `prepare --pairs` uses it unless another is given.
@@ -62,7 +62,7 @@ def clean_catalogue(
     rows = catalogue.rows()
     with progress_bar("cleaning", catalogue.total_bytes, "B", scale=True) as bar:
         # No block is longer than what the limit leaves, so that the report counts nothing beyond it.
-        while block := _block(rows, min(_BLOCK, (limit or sys.maxsize) - report.kept)):
+        while block := block_of(rows, min(BLOCK, (limit or sys.maxsize) - report.kept)):
             if products := cleaner.clean(block):
                 sink(products)
             bar.update(catalogue.read_bytes - bar.n if catalogue.total_bytes else len(block))
@@ -71,20 +71,29 @@ def clean_catalogue(
     report.columns = catalogue.columns
     report.malformed, report.malformed_count = catalogue.malformed, catalogue.malformed_count
     report.seconds = time.perf_counter() - started
-    if not report.read:
-        but = f" but {report.malformed_count} malformed (first: {report.malformed[0]})" if report.malformed else ""
-        raise CatalogueError(
-            f"{catalogue.name}: no rows in it{but}; a catalogue has rows with a title and a description each"
-        )
-    if not report.kept:
-        raise CatalogueError(
-            f"{catalogue.name}: none of its {report.read} rows has both a title and a description "
-            f"(columns taken: {report.columns}); name others with --title-column and --text-column"
-        )
+    check(report)
     return report
 
 
-def _block(rows: Iterator[Row], most: int) -> list[Row]:
+def check(report: CleaningReport) -> None:
+    """Refuse a catalogue of which nothing remains.
+
+    Raises:
+        CatalogueError: no row, or no product, is in it.
+    """
+    if not report.read:
+        but = f" but {report.malformed_count} malformed (first: {report.malformed[0]})" if report.malformed else ""
+        raise CatalogueError(
+            f"{report.source}: no rows in it{but}; a catalogue has rows with a title and a description each"
+        )
+    if not report.kept:
+        raise CatalogueError(
+            f"{report.source}: none of its {report.read} rows has both a title and a description "
+            f"(columns taken: {report.columns}); name others with --title-column and --text-column"
+        )
+
+
+def block_of(rows: Iterator[Row], most: int) -> list[Row]:
     """The next rows, at most so many; fewer where they are long, so that no catalogue fills the memory."""
     block: list[Row] = []
     held = 0
@@ -150,7 +159,7 @@ def _parquet_sink(file: HashingFile, template: str | None) -> Iterator[_Sink]:
             )
         if writer is None:
             writer = pq.ParquetWriter(file, batch.schema, compression="zstd")
-        writer.write_batch(batch, row_group_size=_BLOCK)
+        writer.write_batch(batch, row_group_size=BLOCK)
 
     try:
         yield sink

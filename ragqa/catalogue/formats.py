@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import itertools
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
-from ragqa.catalogue.columns import Malformed, ReadOptions, choose_columns
+from ragqa.catalogue.columns import Malformed
 from ragqa.errors import CatalogueError, first_line
 
 MAX_LINE: Final = 1 << 24
@@ -157,16 +158,30 @@ def csv_records(
             yield start, dict(zip(header, row, strict=True))
 
 
-def parquet_records(path: Path, options: ReadOptions) -> Iterator[Mapping[str, Any]]:
-    """The rows of a Parquet file, only the columns that are wanted."""
+def text_records(
+    lines: Iterator[tuple[int, str | Malformed]],
+) -> Iterator[tuple[int, Mapping[str, Any] | Malformed]]:
+    """The lines of a text that are not blank, each as the column "text"."""
+    for number, line in lines:
+        if isinstance(line, Malformed):
+            yield number, line
+        elif line.strip():
+            yield number, {"text": line.strip()}
+
+
+def parquet_records(
+    path: Path, choose: Callable[[Sequence[str]], Mapping[str, str | None]]
+) -> Iterator[Mapping[str, Any]]:
+    """The rows of a Parquet file, only the columns that `choose` takes of those that are there."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with contextlib.ExitStack() as stack:
+            source = path if isinstance(path, Path) else stack.enter_context(path.open("rb"))
+            file = stack.enter_context(pq.ParquetFile(source))
             names = list(file.schema_arrow.names)
-            chosen = choose_columns(str(path), names, options)
-            wanted = [column for column in chosen.values() if column]
+            wanted = [column for column in choose(names).values() if column]
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -8,7 +8,8 @@ folder                   a `datasets` data set saved to disk, or files of the ki
 ``owner/name[:split]``   a data set on the Hugging Face Hub
 ======================  =====================================================================
 
-The text formats may also end in ``.gz``. In Python, a `datasets` data set or any iterable of mappings is
+The text formats may also end in ``.gz``. A file or folder may lie on an object store, named by a URL that fsspec knows,
+such as ``s3://bucket/catalogue``. In Python, a `datasets` data set or any iterable of mappings is
 taken as well.
 """
 
@@ -22,7 +23,7 @@ import itertools
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -36,13 +37,18 @@ from ragqa.catalogue.formats import (
     format_of,
     json_records,
     parquet_records,
+    text_records,
 )
-from ragqa.errors import CatalogueError, first_line
+from ragqa.catalogue.places import opened, place
+from ragqa.errors import CatalogueError, RagqaError, first_line
 from ragqa.files import sha256_of
 
 _PEEK: Final = 100
+MALFORMED: Final = 100  # messages that are kept
 _HUB_NAME: Final = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.\[\]%-]+)?")
-FORMATS: Final = "JSON lines (.json, .jsonl), .csv, .tsv (each also .gz), .parquet, a folder, or a Hub data set"
+FORMATS: Final = (
+    "JSON lines (.json, .jsonl), .csv, .tsv (each also .gz), .parquet, a folder, a URL of one, or a Hub data set"
+)
 
 
 class Catalogue:
@@ -55,6 +61,8 @@ class Catalogue:
         malformed_count: number of skipped rows.
         total_bytes: size of the files, None where rows do not come from files.
     """
+
+    formats = FORMATS
 
     def __init__(self, source: Any, options: ReadOptions | None = None) -> None:
         self.options = options or ReadOptions()
@@ -74,6 +82,10 @@ class Catalogue:
                 raise CatalogueError(
                     f"{error.filename or self.name}: cannot be read ({error.strerror or error})"
                 ) from error
+            except RagqaError:
+                raise
+            except Exception as error:  # each object store has errors of its own
+                raise CatalogueError(f"{self.name}: cannot be read ({first_line(error)})") from error
             self.total_bytes = sum(sizes) if self._files else None
         else:
             self.name = type(source).__name__
@@ -90,30 +102,41 @@ class Catalogue:
         self._recode = newline.removeprefix(codecs.BOM_UTF8) != b"\n"
 
     def _open_path(self, name: str) -> None:
-        path = Path(name)
+        path = place(name)
         if path.is_dir():
             if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
                 self._given = _load_saved(path)
                 return
-            self._files = sorted(p for p in path.iterdir() if format_of(p) and not p.name.startswith((".", "_")))
+            files = (p for p in path.iterdir() if self.kind(p) and not p.name.startswith((".", "_")))
+            self._files = sorted(files, key=lambda file: file.name)
             if not self._files:
-                raise CatalogueError(f"{name}: the folder holds no catalogue; accepted are {FORMATS}")
+                raise CatalogueError(f"{name}: the folder holds no catalogue; accepted are {self.formats}")
         elif path.exists():
-            if not format_of(path):
-                raise CatalogueError(f"{name}: format not known by its name; accepted are {FORMATS}")
+            if not self.kind(path):
+                raise CatalogueError(f"{name}: format not known by its name; accepted are {self.formats}")
             self._files = [path]
-        elif _HUB_NAME.fullmatch(name) and not format_of(path):
+        elif _HUB_NAME.fullmatch(name) and not self.kind(path):
             self._given = _load_from_hub(name)
         else:
-            raise CatalogueError(f"{name}: no such file or folder; accepted are {FORMATS}")
+            raise CatalogueError(f"{name}: no such file or folder; accepted are {self.formats}")
 
-    def fingerprint(self) -> str | None:
-        """SHA-256 over the files' names and contents; None where rows do not come from files."""
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that rows come from, in their order; none where they come from elsewhere."""
+        return self._files
+
+    def fingerprint(self, hashes: Callable[[Sequence[Path]], Iterable[str]] | None = None) -> str | None:
+        """SHA-256 over the files' names and contents; None where rows do not come from files.
+
+        Args:
+            hashes: what gives the files' SHA-256; None reads one after the other.
+        """
         if not self._files:
             return None
         digest = hashlib.sha256()
-        for path in self._files:
-            digest.update(os.fsencode(path.name) + f"\0{sha256_of(path)}\n".encode())
+        found = map(sha256_of, self._files) if hashes is None else hashes(self._files)
+        for path, sha256 in zip(self._files, found, strict=True):
+            digest.update(os.fsencode(path.name) + f"\0{sha256}\n".encode())
         return digest.hexdigest()
 
     @property
@@ -145,11 +168,12 @@ class Catalogue:
             self._read_bytes = before + path.stat().st_size
 
     def _of_file(self, path: Path) -> Iterator[Row]:
-        kind = format_of(path)
+        kind = self.kind(path)
         if kind == "parquet":
-            yield from self._of_records(str(path), enumerate(parquet_records(path, self.options), 1), "row")
+            records = parquet_records(path, lambda found: self.choose(str(path), found))
+            yield from self._of_records(str(path), enumerate(records, 1), "row")
             return
-        with path.open("rb") as raw:
+        with opened(path) as raw:
             before = self._read_bytes
 
             def progress() -> None:
@@ -160,6 +184,8 @@ class Catalogue:
                 lines = self._lines(path, source, progress)
                 if kind == "json":
                     yield from self._of_records(str(path), json_records(path, lines), "line")
+                elif kind == "text":
+                    yield from self._of_records(str(path), text_records(lines), "line")
                 else:
                     yield from self._of_records(str(path), csv_records(path, lines, kind, self._skip), "line")
 
@@ -203,12 +229,29 @@ class Catalogue:
                 continue
             yield number, text.removeprefix("\ufeff") if number == 1 else text
 
+    def kind(self, path: Path) -> str:
+        """The format of a file by its name, "" for none."""
+        return format_of(path)
+
+    def choose(self, name: str, found: Sequence[str]) -> dict[str, str | None]:
+        """Which of the columns of a file are taken for what."""
+        return choose_columns(name, found, self.options)
+
+    def row(self, record: Mapping[str, Any], number: int) -> Row:
+        """A row from a record, by the columns that were chosen.
+
+        Raises:
+            Malformed: it is none.
+        """
+        id_, title, text = (self.columns[part] for part in ("id", "title", "text"))
+        return Row(field_text(record, id_) if id_ else "", field_text(record, title), field_text(record, text), number)
+
     def _skip(self, message: str) -> None:
         """Count a malformed row, or stop at it, as the options say."""
         if self.options.on_error == "stop":
             raise CatalogueError(message)
         self.malformed_count += 1
-        if len(self.malformed) < 100:
+        if len(self.malformed) < MALFORMED:
             self.malformed.append(message)
 
     def _of_records(self, name: str, records: Iterator[tuple[int, Any]], unit: str) -> Iterator[Row]:
@@ -240,13 +283,10 @@ class Catalogue:
         if not head:
             return
         found = list(dict.fromkeys(key for _, record in head for key in record))
-        self.columns = choose_columns(name, found, self.options)
-        id_, title, text = (self.columns[part] for part in ("id", "title", "text"))
+        self.columns = self.choose(name, found)
         for number, record in itertools.chain(head, readable):
             try:
-                yield Row(
-                    field_text(record, id_) if id_ else "", field_text(record, title), field_text(record, text), number
-                )
+                yield self.row(record, number)
             except Malformed as problem:
                 skip(number, problem)
 

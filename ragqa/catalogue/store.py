@@ -111,6 +111,9 @@ class ProductStore:
     A product by itself is read from the file and not through the map: around each page of a map that is looked at the
     system keeps fifteen more in the process, which for products here and there is soon the whole file.
 
+    Attributes:
+        path: the file.
+
     Raises:
         IndexDamagedError: the file is no Arrow file, was cut short, or has other columns.
     """
@@ -128,7 +131,7 @@ class ProductStore:
             self._size = self._map.size()
         except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
             raise IndexDamagedError(f"{path}: not a whole product store ({first_line(error)})") from error
-        self._path = path
+        self.path = path
         self._count: int = max(batches - 1, 0) * _ROWS_PER_BATCH + last
         self._texts: dict[int, list[_Texts]] = {}  # by the batch's number
 
@@ -145,7 +148,7 @@ class ProductStore:
                 texts = self._texts[number] = [self._placed(column) for column in self._batch(number).columns]
             return Product(*(self._text(ends[at], ends[at + 1], begin) for ends, begin in texts))
         except (pa.ArrowException, OSError, IndexError, ValueError, TypeError) as error:
-            raise IndexDamagedError(f"{self._path}: row {row} is damaged; build the index anew") from error
+            raise IndexDamagedError(f"{self.path}: row {row} is damaged; build the index anew") from error
 
     def _batch(self, number: int) -> pa.RecordBatch:
         batch = self._reader.get_batch(number)
@@ -179,7 +182,7 @@ class ProductStore:
             batch.validate(full=True)
         except (pa.ArrowException, OSError) as error:
             raise IndexDamagedError(
-                f"{self._path}: record batch {number} is damaged ({first_line(error)}); build the index anew"
+                f"{self.path}: record batch {number} is damaged ({first_line(error)}); build the index anew"
             ) from error
         return batch
 

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "merge": ("ragqa.commands.merge", "merge an adapter into its base model"),
     "export": ("ragqa.commands.export", "export an adapter's model for a server: vLLM, llama.cpp, Ollama"),
     "ask": ("ragqa.commands.ask", "answer questions from an index, with sources"),
+    "ask-many": ("ragqa.commands.ask_many", "answer a file of questions, into a Parquet file with sources"),
     "compare": ("ragqa.commands.compare", "answer one question in every way that the benchmark compares"),
     "serve": ("ragqa.commands.serve", "answer questions over HTTP, with a page to ask on"),
     "plan": ("ragqa.commands.plan", "plan machines for so many titles and questions a second"),

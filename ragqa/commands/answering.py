@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ragqa.commands.options import given
 from ragqa.errors import InputError
@@ -108,21 +108,26 @@ def chosen_server(chosen: argparse.Namespace) -> Server | None:
     return Server(chosen.server, **{name.removeprefix("server_"): value for name, value in patience.items()})
 
 
+def opening(chosen: argparse.Namespace, server: Server | None) -> dict[str, Any]:
+    """What was named, for `Answerer.from_pretrained`."""
+    return {
+        "path": chosen.index,
+        "generator": chosen.generator,
+        "adapter": chosen.adapter,
+        "embedder": chosen.embedder,
+        "reranker": chosen.reranker,
+        "device": chosen.device,
+        "dtype": chosen.dtype,
+        "verify": chosen.verify,
+        "server": server,
+    }
+
+
 def opened(chosen: argparse.Namespace, server: Server | None) -> Answerer:
     """The index and the models that were named."""
     from ragqa.answerer import Answerer
 
-    answerer = Answerer.from_pretrained(
-        chosen.index,
-        generator=chosen.generator,
-        adapter=chosen.adapter,
-        embedder=chosen.embedder,
-        reranker=chosen.reranker,
-        device=chosen.device,
-        dtype=chosen.dtype,
-        verify=chosen.verify,
-        server=server,
-    )
+    answerer = Answerer.from_pretrained(**opening(chosen, server))
     if chosen.rerank_depth and answerer.reranker_name is None:
         raise InputError("--rerank-depth: there is no reranker; name one with --reranker")
     return answerer

@@ -1,6 +1,6 @@
 """Build a product index: clean the catalogue, embed its titles, write a FAISS index with a manifest.
 
-Interrupted, the same command goes on from the last finished block. An index that is already there stays in
+Interrupted, the same command goes on from the finished blocks. An index that is already there stays in
 use until the new one is whole.
 """
 
@@ -8,11 +8,24 @@ from __future__ import annotations
 
 import argparse
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ragqa.commands.options import add_catalogue, add_common, add_device, catalogue_arguments, size_in_bytes
+from ragqa.commands.options import (
+    add_catalogue,
+    add_common,
+    add_device,
+    add_engine,
+    catalogue_arguments,
+    check_engine,
+    size_in_bytes,
+)
 from ragqa.errors import InputError
 from ragqa.models import DEFAULT_EMBEDDER
+
+if TYPE_CHECKING:
+    from ragqa.index.engine import Engine
 
 EXAMPLE = "example: python -m ragqa.build_index examples/catalogue/trn.json --name demo"
 AFTER_INTERRUPT = "the same command goes on from what was finished"
@@ -27,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the questions the confidence is fitted on")
     _add_recipe(parser)
     add_device(parser, "; or int8, faster yet on a CPU: titles alone, a little off (needs ragqa[int8])")
+    add_engine(parser, "cleans and embeds")
+    parser.add_argument(
+        "--shards",
+        metavar="FOLDER",
+        help="with Ray: keep embeddings and products there, as Parquet (default: not kept)",
+    )
     add_common(parser)
 
 
@@ -36,18 +55,20 @@ def run(chosen: argparse.Namespace) -> int:
     from ragqa.index.build import build_index
     from ragqa.index.recipe import Budgets
 
-    index = build_index(
-        chosen.catalogue,
-        out,
-        embedder=chosen.embedder,
-        device=chosen.device,
-        dtype=chosen.dtype,
-        seed=chosen.seed,
-        recipe=chosen.recipe,
-        deterministic=chosen.deterministic,
-        budgets=Budgets(chosen.max_memory, chosen.max_latency_ms, chosen.min_recall),
-        **catalogue_arguments(chosen),
-    )
+    with _engine(chosen) as engine:
+        index = build_index(
+            chosen.catalogue,
+            out,
+            embedder=chosen.embedder,
+            device=chosen.device,
+            dtype=chosen.dtype,
+            seed=chosen.seed,
+            recipe=chosen.recipe,
+            deterministic=chosen.deterministic,
+            budgets=Budgets(chosen.max_memory, chosen.max_latency_ms, chosen.min_recall),
+            engine=engine,
+            **catalogue_arguments(chosen),
+        )
     manifest = index.manifest
     size = sum(part["size"] for part in manifest["parts"].values())
     seconds, dense = manifest["seconds"], manifest["dense"]
@@ -59,6 +80,14 @@ def run(chosen: argparse.Namespace) -> int:
     )
     print(f'now ask: python -m ragqa.ask {out} "What is the description of ...?"')
     return 0
+
+
+def _engine(chosen: argparse.Namespace) -> AbstractContextManager[Engine | None]:
+    if not check_engine(chosen, ("address", "workers", "shards")):
+        return nullcontext()
+    from ragqa.cluster.engine import RayEngine
+
+    return RayEngine(chosen.address, chosen.workers, chosen.shards)
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:

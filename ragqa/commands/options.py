@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ragqa.catalogue.columns import ReadOptions
 from ragqa.catalogue.read import FORMATS
+from ragqa.errors import InputError
 from ragqa.settings import CleaningSettings
 
 _LONGEST_SIZE: Final = 40  # characters
@@ -99,3 +100,32 @@ def size_in_bytes(text: str) -> int:
     if not found or len(text) > _LONGEST_SIZE:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; such as 500MB or 1.5GB are accepted")
     return int(float(found[1]) * 1000 ** " kmgt".index(found[2] or " "))
+
+
+def add_engine(parser: argparse.ArgumentParser, work: str) -> None:
+    """--engine and where Ray is; `work` is what it does."""
+    group = parser.add_argument_group("many machines (ragqa[ray])")
+    group.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help=f"what {work}: this process, or Ray (default: local)",
+    )
+    group.add_argument(
+        "--address", metavar="HOST:PORT",
+        help="the head of a Ray cluster, or auto for the one this machine is part of (default: RAY_ADDRESS, or a Ray started here)",
+    )  # fmt: skip
+    group.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: one a GPU, or where there is none, one a CPU)"
+    )
+
+
+def check_engine(chosen: argparse.Namespace, names: Iterable[str] = ("address", "workers")) -> bool:
+    """Whether Ray is to do it.
+
+    Raises:
+        InputError: it is not, and an option for it was given.
+    """
+    if chosen.engine != "ray" and (without := given(chosen, names)):
+        raise InputError(f"--{next(iter(without))}: is for Ray; add --engine ray")
+    return bool(chosen.engine == "ray")

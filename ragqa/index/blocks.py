@@ -39,18 +39,21 @@ class Blocks:
     def embed(self, store: ProductStore, encoder: Embedder) -> None:
         """Embed all titles, but those of blocks that an interrupted build finished."""
         with progress_bar("embedding", len(store), "titles") as bar:
-            for start, stop in self._ranges():
-                if self._finished(start, stop) is not None:
+            for start, stop in self.ranges():
+                if self.finished(start, stop):
                     bar.update(stop - start)
                     bar.unpause()
                     continue
-                vectors = encoder.embed_titles(store.column("title", start, stop), bar.update)
-                with replacing(self._file(start)) as out:
-                    np.save(_Writable(out), vectors, allow_pickle=False)
-                    out.write(bytes.fromhex(out.sha256))
+                self.write(start, encoder.embed_titles(store.column("title", start, stop), bar.update))
+
+    def write(self, start: int, vectors: Vectors) -> None:
+        """Write the block that begins with a row, whole or not at all."""
+        with replacing(self._file(start)) as out:
+            np.save(_Writable(out), vectors, allow_pickle=False)
+            out.write(bytes.fromhex(out.sha256))
 
     def __iter__(self) -> Iterator[Vectors]:
-        for start, _ in self._ranges():
+        for start, _ in self.ranges():
             # Written by `embed`; an error of the disk is numpy's to tell.
             yield np.load(self._file(start), mmap_mode="r", allow_pickle=False)
 
@@ -62,24 +65,25 @@ class Blocks:
             found[first:last] = block[wanted[first:last] - number * SIZE]
         return found
 
-    def _ranges(self) -> Iterator[tuple[int, int]]:
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """First row of each block, and the one after its last."""
         count = self._shape[0]
         return ((start, min(start + SIZE, count)) for start in range(0, count, SIZE))
 
     def _file(self, start: int) -> Path:
         return self._folder / f"block-{start:010d}.npy"
 
-    def _finished(self, start: int, stop: int) -> Vectors | None:
+    def finished(self, start: int, stop: int) -> bool:
+        """Whether a block was written, and is whole."""
         path = self._file(start)
         with contextlib.suppress(OSError, ValueError):
             written = memoryview(path.read_bytes())
             end = len(written) - _SHA256_BYTES
             if end < 0 or hashlib.sha256(written[:end]).digest() != written[end:]:
-                return None
+                return False
             vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-            if vectors.shape == (stop - start, self._shape[1]) and vectors.dtype == np.float32:
-                return vectors
-        return None
+            return vectors.shape == (stop - start, self._shape[1]) and vectors.dtype == np.float32
+        return False
 
 
 class _Writable:

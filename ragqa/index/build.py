@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+import uuid
 from pathlib import Path
 from typing import Any, Final
 
 from ragqa import models
 from ragqa.catalogue.clean import CleaningReport
 from ragqa.catalogue.columns import ReadOptions
-from ragqa.catalogue.export import clean_catalogue
 from ragqa.catalogue.read import Catalogue
 from ragqa.catalogue.store import ProductStore, StoreWriter
 from ragqa.errors import InputError
 from ragqa.files import HashingFile, storage_errors, write_json
-from ragqa.index.blocks import SIZE, Blocks
+from ragqa.index.blocks import SIZE
+from ragqa.index.engine import Encoding, Engine, Local
 from ragqa.index.generations import CURRENT, publish
 from ragqa.index.lock import writing_lock
 from ragqa.index.quantise import FORMAT, check, quantised, usual_format
@@ -46,7 +47,7 @@ from ragqa.retrieval.embed import Embedder, SentenceEmbedder
 from ragqa.retrieval.lexical import FILES, LexicalIndex, write_lexical
 from ragqa.retrieval.retriever import Retriever
 from ragqa.retrieval.titles import TitleTable
-from ragqa.seals import file_part
+from ragqa.seals import digest, file_part
 from ragqa.settings import CleaningSettings
 from ragqa.versions import installed_versions
 
@@ -68,6 +69,7 @@ def build_index(
     recipe: str = "auto",
     budgets: Budgets | None = None,
     deterministic: bool = False,
+    engine: Engine | None = None,
 ) -> ProductIndex:
     """Build a product index, or go on with one that was interrupted.
 
@@ -88,6 +90,7 @@ def build_index(
         deterministic: add vectors to graphs by one thread, and choose search parameters by what they make it look at
             instead of the clock, so that the same build gives the same index on the same machine. With up to 20,000
             products it is always so.
+        engine: what cleans and embeds; None is this process, `ragqa.cluster.engine.RayEngine` has Ray do it.
 
     Returns:
         The index, opened.
@@ -108,7 +111,10 @@ def build_index(
     model, model_source = models.load_embedder(embedder, device, usual_format(dtype, device))
     encoder = SentenceEmbedder(model)
     in_format = FORMAT if dtype == FORMAT else encoder.dtype
+    engine = engine or Local()
     if in_format == FORMAT:
+        if not isinstance(engine, Local):
+            raise InputError("--dtype int8 is made and used on one machine; leave it out, or leave --engine out")
         check(encoder)
     say(f"embedder {model_source}, {encoder.device}, {in_format}")
     budgets = budgets or Budgets()
@@ -124,22 +130,22 @@ def build_index(
                 "options": _options_key(catalogue.options),
                 "embedder": embedded_by,
                 "limit": limit,
-                "catalogue": catalogue.fingerprint(),
+                "catalogue": catalogue.fingerprint(engine.sha256),
                 "versions": installed_versions(PACKAGES),
             }
             clock.stage("start")
-            report = _clean(catalogue, settings, partial, key, limit)
+            report = _clean(engine, catalogue, settings, partial, key, limit)
             clock.stage("clean")
             generation = partial / _GENERATION
             store = ProductStore(generation / PRODUCTS)
             planned = plan(len(store), encoder.dimension, recipe, budgets)
             say(f"{planned.line()}; while building, {_building(planned, len(store), encoder) / 1e6:,.0f} MB more")
-            blocks = Blocks(partial, len(store), encoder.dimension)
+            blocks = engine.blocks(partial, store, encoder.dimension, _build(key))
             embedding: Embedder = encoder
             if in_format == FORMAT:
                 embedding, loss = quantised(embedder, encoder, store, partial, seed)
                 embedded_by = embedded_by | {"loss": loss.to_dict()}
-            blocks.embed(store, embedding)
+            engine.embed(blocks, store, embedding, Encoding(embedder, device, embedded_by))
             clock.stage("embed")
             index = build_dense(
                 blocks, planned, len(store), encoder.dimension, seed, clock, encoder.device, deterministic
@@ -194,7 +200,13 @@ def _leave_no_trace(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _build(key: dict[str, Any]) -> str:
+    """What tells a build from others; where the rows are not known before they come, from all others."""
+    return digest(key) if key["catalogue"] else uuid.uuid4().hex
+
+
 def _clean(
+    engine: Engine,
     catalogue: Catalogue,
     settings: CleaningSettings,
     partial: Path,
@@ -213,7 +225,7 @@ def _clean(
         partial.mkdir(parents=True)
     try:
         with StoreWriter(generation / PRODUCTS) as writer:
-            done: CleaningReport = clean_catalogue(catalogue, settings, writer.add, limit)
+            done: CleaningReport = engine.clean(catalogue, settings, writer.add, limit)
         say(done.table())
         write_json(generation / CLEANING, done.to_dict())
         write_json(key_file, {"key": key, "parts": _cleaned(generation)})

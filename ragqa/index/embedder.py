@@ -30,24 +30,41 @@ def own_embedder(
     """
     wanted = index.manifest["embedder"]
     try:
-        quickly = _read(wanted, embedder or wanted["name"], device, dtype)
-        if quickly:
-            encoder, source = quickly
-        else:
-            model, source = models.load_embedder(embedder or wanted["name"], device, dtype)
-            encoder = SentenceEmbedder(model)
+        encoder, source = load_described(wanted, embedder or wanted["name"], device, dtype)
     except ModelError as error:
         raise ModelError(
             f"{error} (the embedder {folder} was built with; if it moved, name it with --embedder)"
         ) from error
-    for what in ("weights", "config"):
-        has = getattr(source, f"{what}_sha256")
-        if has != wanted[f"{what}_sha256"]:
-            raise IndexMismatchError(
-                f"{folder} was built with the embedder {wanted['name']} ({what} {wanted[f'{what}_sha256'][:12]}), but "
-                f"{source} was found ({what} {has[:12]}); name the right one with --embedder, or build the index anew"
-            )
+    if differing := difference(source, wanted):
+        what, has, want = differing
+        raise IndexMismatchError(
+            f"{folder} was built with the embedder {wanted['name']} ({what} {want}), but "
+            f"{source} was found ({what} {has}); name the right one with --embedder, or build the index anew"
+        )
     return encoder, source
+
+
+def load_described(
+    wanted: Mapping[str, Any], name: str, device: str, dtype: str
+) -> tuple[SentenceEmbedder, models.ModelSource]:
+    """Load an encoder that a manifest describes, in the quickest way that it allows.
+
+    Raises:
+        ModelError: it cannot be found.
+    """
+    if quickly := _read(wanted, name, device, dtype):
+        return quickly
+    model, source = models.load_embedder(name, device, dtype)
+    return SentenceEmbedder(model), source
+
+
+def difference(source: models.ModelSource, wanted: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """In what a model is another than the manifest's, and the beginnings of both hashes; None if it is the same."""
+    for what in ("weights", "config"):
+        has, want = getattr(source, f"{what}_sha256"), wanted[f"{what}_sha256"]
+        if has != want:
+            return what, has[:12], want[:12]
+    return None
 
 
 def _read(

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragqa.catalogue.clean import REASONS, Cleaner, CleaningReport, SeenHashes, clean_text, cut_at_word
+from ragqa.catalogue.clean import REASONS, Cleaner, CleaningReport, clean_text, cut_at_word
 from ragqa.catalogue.columns import Row
+from ragqa.catalogue.seen import SeenHashes
 from ragqa.records import Product
 from ragqa.settings import CleaningSettings
 
