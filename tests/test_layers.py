@@ -22,6 +22,7 @@ WAY = [
     "catalogue",
     "retrieval",
     "index",
+    "milvus",
     "generation",
     "replies",
     "saved",
@@ -41,11 +42,12 @@ STEPS = {
     "catalogue": ["columns", "formats", "read", "clean", "store", "export"],
     "retrieval": [
         "text", "question", "bert", "embed", "int8", "gpu", "dense", "rows", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",
-        "rerank", "retriever",
+        "rerank", "searcher", "retriever",
     ],
     "index": [
-        "lock", "generations", "storage", "embedder", "blocks", "recipe", "tune", "quantise", "vectors", "build", "changes", "update",
+        "lock", "generations", "storage", "embedder", "blocks", "recipe", "tune", "quantise", "vectors", "target", "folder", "build", "changes", "update",
     ],
+    "milvus": ["address", "connection", "layout", "vocabulary", "searcher", "load", "index", "build"],
     "generation": [
         "limits", "markers", "prompt", "choice", "adapter", "provenance", "drafts", "prefixes", "verify", "caches", "decode", "pieces", "sources", "generator", "server", "completions", "remote", "opening", "writer",
     ],
