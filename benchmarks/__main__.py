@@ -12,5 +12,6 @@ if __name__ == "__main__":
         "python -m benchmarks.decoding  what an answer costs that the model writes, beside `generate` and prompt look-up\n"
         "python -m benchmarks.service   how many clients one service can bear, with micro-batches and without\n"
         "python -m benchmarks.scale     how time, memory and files grow, from 10,000 to 1.3 million products, beside peers\n"
+        "python -m benchmarks.milvus    does Milvus find what FAISS finds? the same first candidate, differences, milliseconds\n"
         "python -m benchmarks.reliability crashes, damage, many readers, hostile input: is everything as docs/reliability.md says?\n"
     )
