@@ -15,5 +15,6 @@ if __name__ == "__main__":
         "python -m benchmarks.plan      what `ragqa plan` reckons with, from the results of scale and service; docs/scale.md\n"
         "python -m benchmarks.replicas  two replicas behind a balancer, one told to end, one killed: is every answer right?\n"
         "python -m benchmarks.cluster   what Ray costs beside one process, and what is lost when a worker dies\n"
+        "python -m benchmarks.milvus    does Milvus find what FAISS finds? the same first candidate, differences, milliseconds\n"
         "python -m benchmarks.reliability crashes, damage, many readers, hostile input: is everything as docs/reliability.md says?\n"
     )

@@ -34,6 +34,7 @@ _HOME = {
     "Source": "ragqa.records",
     "Span": "ragqa.records",
     "build_index": "ragqa.index.build",
+    "build_milvus": "ragqa.milvus.build",
     "export": "ragqa.training.export",
     "fine_tune_retriever": "ragqa.training.embedder",
     "fine_tune": "ragqa.training.fine_tune",
@@ -63,6 +64,7 @@ __all__ = [
     "Source",
     "Span",
     "build_index",
+    "build_milvus",
     "export",
     "fine_tune",
     "fine_tune_retriever",
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from ragqa.index.build import build_index
     from ragqa.index.storage import open_index
     from ragqa.index.update import update_index
+    from ragqa.milvus.build import build_milvus
     from ragqa.planning.plan import plan
     from ragqa.planning.records import Plan, PlanSettings
     from ragqa.records import Answer, Product, Source, Span

@@ -25,7 +25,9 @@ from ragqa.generation.server import Server, as_server
 from ragqa.generation.sources import Written
 from ragqa.generation.writer import Writer
 from ragqa.index.embedder import own_embedder
-from ragqa.index.storage import ProductIndex, Verify, open_index
+from ragqa.index.storage import SearchIndex, Verify, on_disk, open_index
+from ragqa.milvus.address import is_milvus
+from ragqa.milvus.index import MilvusIndex
 from ragqa.progress import say
 from ragqa.records import Answer, Retrieval
 from ragqa.replies import ABSTENTIONS, SEVERAL, abstention, reply
@@ -49,7 +51,7 @@ class Answerer:
 
     def __init__(
         self,
-        index: ProductIndex,
+        index: SearchIndex,
         embedder: Embedder,
         *,
         embedder_source: models.ModelSource | None = None,
@@ -92,10 +94,10 @@ class Answerer:
         server: str | Server | None = None,
         server_model: str | None = None,
     ) -> Answerer:
-        """Open an index, a saved Answerer, or one on the Hub.
+        """Open an index, a saved Answerer, one on the Hub, or a catalogue in Milvus.
 
         Args:
-            path: an index folder, a folder written by `save_pretrained`, or a Hub id ``owner/name``.
+            path: an index folder, a folder written by `save_pretrained`, a Hub id, or ``milvus://host:19530/catalogue``.
             generator: a language model (Hub id or folder); None takes the saved one, the adapter's, or the default.
             adapter: a folder with a LoRA adapter for it, such as `ragqa.fine_tune` writes, or one merged or exported.
             embedder: where the encoder that built the index lies now; None takes it by its name.
@@ -107,25 +109,28 @@ class Answerer:
             server_model: the server's name for the model, or the adapter; None takes the only one it has.
 
         Raises:
-            IndexNotFoundError, IndexMismatchError, IndexDamagedError: the index cannot be used.
+            IndexNotFoundError, IndexMismatchError, IndexDamagedError, ServerError: the index cannot be used.
             ModelError: the embedder cannot be found, or the adapter was trained with another prompt template.
         """
         server = as_server(server, server_model)
         if adapter and generator is None and (whole := read_adapter(adapter)) and whole.merged:
             generator, adapter = adapter, None  # with the adapter in it
-        folder = readable(Path(path))
-        if not folder.exists() and models.is_hub_id(str(path)):
-            folder = models.fetch_folder(str(path))
         vouched, named = Saved(), (generator, adapter, embedder, reranker)
-        if (folder / SAVED).exists():
-            vouched, named, settings = from_saved(folder, *named, settings)
-            folder = folder / "index"
+        if is_milvus(path):
+            index: SearchIndex = MilvusIndex.open(str(path))
+        else:
+            folder = readable(Path(path))
+            if not folder.exists() and models.is_hub_id(str(path)):
+                folder = models.fetch_folder(str(path))
+            if (folder / SAVED).exists():
+                vouched, named, settings = from_saved(folder, *named, settings)
+                folder = folder / "index"
+            index = open_index(folder, verify)
+            vouched.check_index(index)
         generator, adapter, embedder, reranker = named
-        index = open_index(folder, verify)
-        vouched.check_index(index)
-        encoder, source = own_embedder(index, folder, embedder, device, dtype)
+        encoder, source = own_embedder(index, index.place, embedder, device, dtype)
         say(f"embedder {source}, {encoder.device}, {encoder.dtype}")
-        index.dense.use(encoder.device)
+        index.use(encoder.device)
         answerer = cls(
             index,
             encoder,
@@ -214,13 +219,12 @@ class Answerer:
         """Whether the generator writes the text; otherwise it chooses the source at most."""
         return self._writer.is_free(self._settings(settings))
 
-    def on(self, index: ProductIndex) -> Answerer:
+    def on(self, index: SearchIndex) -> Answerer:
         """The same on another index, such as a new generation of its own; models that it shares are not loaded anew."""
         other, encoder = copy.copy(self), self.retriever.embedder
         if index.manifest["embedder"] != self.index.manifest["embedder"]:
-            folder = index.folder.parent
-            encoder, other.embedder_source = own_embedder(index, folder, None, self._device, self._dtype)
-        index.dense.use(getattr(encoder, "device", "cpu"))
+            encoder, other.embedder_source = own_embedder(index, index.place, None, self._device, self._dtype)
+        index.use(getattr(encoder, "device", "cpu"))
         other.index, other.retriever = index, index.retriever(encoder)
         return other
 
@@ -341,13 +345,14 @@ class Answerer:
             InputError: the folder holds something else, or this Answerer was made from parts.
             StorageError: it cannot be written.
         """
+        index = on_disk(self.index)
         source, _, _ = self.embedder_source, self.generator, self.reranker
         if source is None or self.generator_source is None:
             raise InputError("this Answerer was made from parts, not by from_pretrained; it cannot be saved")
         template = self.trained.template if self.trained else PromptTemplate()
         adapter = Path(self.adapter_name) if self.adapter_name else None
         parts = (source, self.generator_source, adapter, self.reranker_source)
-        save(Path(folder).resolve(), self.index, *parts, template, self.settings)
+        save(Path(folder).resolve(), index, *parts, template, self.settings)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Save to the Hub as a model repository, which `from_pretrained(repo_id)` opens; gives the commit's address."""

@@ -23,6 +23,7 @@ WAY = [
     "retrieval",
     "index",
     "planning",
+    "milvus",
     "generation",
     "replies",
     "saved",
@@ -44,12 +45,13 @@ STEPS = {
     "catalogue": ["columns", "formats", "places", "read", "seen", "clean", "store", "export", "parts"],
     "retrieval": [
         "text", "question", "bert", "embed", "int8", "gpu", "dense", "rows", "titles", "terms", "postings", "spelling", "lexical", "fuse", "noise", "confidence",
-        "rerank", "retriever",
+        "rerank", "searcher", "retriever",
     ],
     "index": [
-        "lock", "generations", "storage", "embedder", "blocks", "shards", "engine", "recipe", "tune", "quantise", "vectors", "build", "changes", "update",
+        "lock", "generations", "storage", "embedder", "blocks", "shards", "engine", "recipe", "tune", "quantise", "vectors", "target", "folder", "build", "changes", "update",
     ],
     "planning": ["growth", "costs", "records", "plan", "text"],
+    "milvus": ["address", "connection", "layout", "vocabulary", "searcher", "load", "index", "build"],
     "generation": [
         "limits", "markers", "prompt", "choice", "adapter", "provenance", "drafts", "prefixes", "verify", "caches", "decode", "pieces", "sources", "generator", "server", "completions", "remote", "opening", "writer",
     ],

@@ -31,6 +31,7 @@ def test_the_public_names_are_these() -> None:
         "Source",
         "Span",
         "build_index",
+        "build_milvus",
         "export",
         "fine_tune",
         "fine_tune_retriever",

@@ -30,7 +30,9 @@ AFTER_INTERRUPT = "nothing was left behind"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ragqa ask`."""
-    parser.add_argument("index", metavar="INDEX", help="an index folder, a saved Answerer, or a Hub id")
+    parser.add_argument(
+        "index", metavar="INDEX", help="an index folder, a saved Answerer, a Hub id, or milvus://HOST:PORT/CATALOGUE"
+    )
     parser.add_argument("question", metavar="QUESTION", nargs="*", help="one or more questions")
     parser.add_argument("--json", action="store_true", help="one JSON object a question")
     parser.add_argument(

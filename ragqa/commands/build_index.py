@@ -36,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_catalogue(parser)
     parser.add_argument("--name", help="name of the index (default: made from the catalogue's name)")
     parser.add_argument("--out", metavar="FOLDER", help="where it goes (default: indexes/NAME)")
+    parser.add_argument(
+        "--store", choices=("folder", "milvus"), default="folder",
+        help="where it is kept: a folder on this machine, or Milvus (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--uri", help="in Milvus, such as milvus://localhost:19530/demo; who asks is told by RAGQA_MILVUS_TOKEN"
+    )
     parser.add_argument("--embedder", default=DEFAULT_EMBEDDER, metavar="ID", help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the questions the confidence is fitted on")
     _add_recipe(parser)
@@ -51,6 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Run `ragqa build-index`."""
+    if chosen.store == "milvus":
+        return _in_milvus(chosen)
+    if chosen.uri is not None:
+        raise InputError("--uri: is an address in Milvus; add --store milvus, or leave it out")
     out = chosen.out or f"indexes/{_name(chosen)}"
     from ragqa.index.build import build_index
     from ragqa.index.recipe import Budgets
@@ -90,8 +101,45 @@ def _engine(chosen: argparse.Namespace) -> AbstractContextManager[Engine | None]
     return RayEngine(chosen.address, chosen.workers, chosen.shards)
 
 
+def _in_milvus(chosen: argparse.Namespace) -> int:
+    for flag, value in (
+        ("max-memory", chosen.max_memory),
+        ("max-latency-ms", chosen.max_latency_ms),
+        ("min-recall", chosen.min_recall),
+        ("deterministic", chosen.deterministic or None),
+    ):
+        if value is not None:
+            raise InputError(f"--{flag}: is about FAISS; in Milvus only --recipe is chosen")
+    if chosen.uri is None:
+        raise InputError("--store milvus: needs an address, such as --uri milvus://localhost:19530/demo")
+    from ragqa.milvus.address import name_of, names_catalogue
+    from ragqa.milvus.build import build_milvus
+
+    with _engine(chosen) as engine:
+        index = build_milvus(
+            chosen.catalogue,
+            chosen.uri,
+            out=chosen.out,
+            name=chosen.name or (None if names_catalogue(chosen.uri) else name_of(catalogue_name(chosen.catalogue))),
+            embedder=chosen.embedder,
+            device=chosen.device,
+            dtype=chosen.dtype,
+            seed=chosen.seed,
+            recipe=chosen.recipe,
+            engine=engine,
+            **catalogue_arguments(chosen),
+        )
+    manifest = index.manifest
+    print(
+        f"{index.place}: {manifest['count']:,} products, {manifest['dimension']} dimensions, loaded in "
+        f"{manifest['seconds']['load']:.1f} s as {index.name}; vectors are searched by {manifest['dense']['type']}"
+    )
+    print(f'now ask: python -m ragqa.ask {index.place} "What is the description of ...?"')
+    return 0
+
+
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the FAISS index")
+    group = parser.add_argument_group("the FAISS index; in Milvus, --recipe auto, flat, ivf, ivf-sq8 or hnsw")
     group.add_argument(
         "--recipe", default="auto", metavar="NAME",
         help="auto, flat, flat-fp16, ivf, ivf-sq8, ivf-pq, ivf-pq-small, hnsw, cagra, or a FAISS factory string such as "

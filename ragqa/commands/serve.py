@@ -16,6 +16,7 @@ from ragqa.commands.answering import add_answering, add_models, chosen_server, o
 from ragqa.commands.options import add_common, add_device, given
 from ragqa.errors import MissingDependencyError
 from ragqa.index.generations import live_generation
+from ragqa.milvus.address import Address, is_milvus
 from ragqa.models import is_hub_id
 from ragqa.saved import SAVED
 from ragqa.settings import AnswerSettings
@@ -33,7 +34,9 @@ AFTER_INTERRUPT = "nothing was left behind"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ragqa serve`."""
-    parser.add_argument("index", metavar="INDEX", help="an index folder, a saved Answerer, or a Hub id")
+    parser.add_argument(
+        "index", metavar="INDEX", help="an index folder, a saved Answerer, a Hub id, or milvus://HOST:PORT/CATALOGUE"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any that is free (default: %(default)s)")
     _add_limits(parser)
@@ -139,6 +142,9 @@ def _check_index(name: str) -> None:
     """Say at once where there is no index; whether it can be used shows when it is opened."""
     from pathlib import Path
 
+    if is_milvus(name):
+        Address.parse(name)
+        return
     folder = Path(name)
     if not folder.exists() and is_hub_id(name):
         return

@@ -19,7 +19,7 @@ from ragqa.generation.generator import Generator
 from ragqa.generation.prompt import PromptBuilder, cut_at_tokens
 from ragqa.generation.sources import Writing
 from ragqa.records import Candidate, Product, Retrieval
-from ragqa.retrieval.retriever import Products
+from ragqa.retrieval.searcher import Products
 from ragqa.training.questions import LabelledQuestion
 
 System = Literal["none", "base", "plain", "retrieval"]

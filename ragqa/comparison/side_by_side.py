@@ -14,6 +14,7 @@ from ragqa.errors import InputError
 from ragqa.evaluation.scores import exact_match, token_overlap
 from ragqa.generation.adapter import Adapter, Mode, read_adapter
 from ragqa.generation.provenance import spans
+from ragqa.index.storage import on_disk
 from ragqa.progress import say
 from ragqa.records import Product, Retrieval, Span, grounded
 from ragqa.training.questions import LabelledQuestion
@@ -143,7 +144,7 @@ class SideBySide:
         base, recipe = self._systems["base"], Recipe()
         trained = self._systems.get("retrieval", self._systems.get("plain", base)).trained
         catalogue = Catalogue(
-            products=searched.index.store,
+            products=on_disk(searched.index).store,
             tokenizer=base.generator.tokenizer,
             shown=trained.context_products if trained else recipe.products,
             context_tokens=trained.context_tokens if trained else recipe.context_tokens,

@@ -20,10 +20,10 @@ from ragqa.catalogue.columns import ReadOptions
 from ragqa.comparison.arms import ARMS, Asked, Catalogue, Given
 from ragqa.files import storage_errors, write_json_lines
 from ragqa.index.build import build_index
-from ragqa.index.storage import CLEANING
+from ragqa.index.storage import CLEANING, on_disk
 from ragqa.progress import progress_bar
 from ragqa.records import Candidate, Retrieval
-from ragqa.retrieval.retriever import Products
+from ragqa.retrieval.searcher import Products
 from ragqa.retrieval.text import fold, overlap
 from ragqa.settings import CleaningSettings
 from ragqa.training.checkpoints import newest_sealed
@@ -66,7 +66,7 @@ def index(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
 def questions(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Make the test questions, and rank the products for each, by ragqa's retriever and by BM25."""
     answerer = Answerer.from_pretrained(inputs["index"], device=inputs["device"])
-    products = list(answerer.index.store)
+    products = list(on_disk(answerer.index).store)
     rows = {product.id: row for row, product in enumerate(products)}
     recipe = Recipe.from_dict(inputs["recipe"])
     split = make_split(products, recipe.split())
@@ -153,7 +153,7 @@ def answers(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
         dtype=inputs["dtype"],
     )
     catalogue = Catalogue(
-        products=answerer.index.store,
+        products=on_disk(answerer.index).store,
         tokenizer=models.load_tokenizer(models.find_model(recipe.generator)),
         shown=recipe.products,
         context_tokens=recipe.context_tokens,
@@ -170,7 +170,7 @@ def answers(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
     seconds: dict[str, list[float | None]] = {name: [None] * len(asked) for name in inputs["arms"]}
     if timed:
         texts = [a.label.text for a in asked]
-        lexical = _lexical(answerer.index.store) if "copy_bm25" in inputs["arms"] else None
+        lexical = _lexical(on_disk(answerer.index).store) if "copy_bm25" in inputs["arms"] else None
         for name in inputs["arms"]:
             by_text = dict(
                 zip((a.label.text for a in timed), _time(name, timed, catalogue, without, lexical), strict=True)
@@ -187,7 +187,7 @@ def answers(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _asked(answerer: Answerer, lines: Sequence[Mapping[str, Any]], without: frozenset[int]) -> list[Asked]:
-    rows = {product.id: row for row, product in enumerate(answerer.index.store)}
+    rows = {product.id: row for row, product in enumerate(on_disk(answerer.index).store)}
     asked = []
     found = _retrieve(answerer, [line["text"] for line in lines], without)
     for line, retrieval in zip(lines, found, strict=True):
@@ -195,7 +195,7 @@ def _asked(answerer: Answerer, lines: Sequence[Mapping[str, Any]], without: froz
         gold = None
         if label.product_id is not None:
             row = rows[label.product_id]
-            product = answerer.index.store[row]
+            product = on_disk(answerer.index).store[row]
             bare = Candidate(product, row, 0.0, 0.0, overlap(retrieval.question.subject, product.title), exact=False)
             gold = next((c for c in retrieval.candidates if c.row == row), bare)
         asked.append(Asked(label, retrieval, gold, tuple(line["lexical"])))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import time
 import uuid
 from pathlib import Path
 from typing import Any, Final
@@ -19,35 +18,26 @@ from ragqa.catalogue.columns import ReadOptions
 from ragqa.catalogue.read import Catalogue
 from ragqa.catalogue.store import ProductStore, StoreWriter
 from ragqa.errors import InputError
-from ragqa.files import HashingFile, storage_errors, write_json
-from ragqa.index.blocks import SIZE
+from ragqa.files import storage_errors, write_json
 from ragqa.index.engine import Encoding, Engine, Local
-from ragqa.index.generations import CURRENT, publish
+from ragqa.index.folder import Folder, cleaned
+from ragqa.index.generations import CURRENT
 from ragqa.index.lock import writing_lock
 from ragqa.index.quantise import FORMAT, check, quantised, usual_format
-from ragqa.index.recipe import Budgets, Plan, plan
+from ragqa.index.recipe import Budgets
 from ragqa.index.storage import (
     CLEANING,
-    CONFIDENCE,
     FORMAT_VERSION,
     PACKAGES,
     PRODUCTS,
-    TITLES,
-    VECTORS,
     ProductIndex,
-    content_hash,
     open_index,
 )
-from ragqa.index.tune import Tuned
-from ragqa.index.vectors import build_dense, sampled, tune_dense
+from ragqa.index.target import Embedded, Target
 from ragqa.json_files import read_json
-from ragqa.progress import StageClock, progress_bar, say
-from ragqa.retrieval.dense import DenseIndex, import_faiss
+from ragqa.progress import StageClock, say
 from ragqa.retrieval.embed import Embedder, SentenceEmbedder
-from ragqa.retrieval.lexical import FILES, LexicalIndex, write_lexical
-from ragqa.retrieval.retriever import Retriever
-from ragqa.retrieval.titles import TitleTable
-from ragqa.seals import digest, file_part
+from ragqa.seals import digest
 from ragqa.settings import CleaningSettings
 from ragqa.versions import installed_versions
 
@@ -101,13 +91,53 @@ def build_index(
         MissingDependencyError: what the format needs is not installed.
         StorageError, BusyError: `out` cannot be written, or another process is writing there.
     """
+    folder = Folder(Path(out), recipe, budgets or Budgets(), deterministic)
+    build_into(
+        folder,
+        source,
+        out,
+        embedder=embedder,
+        device=device,
+        dtype=dtype,
+        options=options,
+        cleaning=cleaning,
+        limit=limit,
+        seed=seed,
+        engine=engine,
+    )
+    return open_index(out, verify="sizes")
+
+
+def build_into(
+    target: Target,
+    source: Any,
+    out: str | Path,
+    *,
+    embedder: str = models.DEFAULT_EMBEDDER,
+    device: str = "auto",
+    dtype: str = "auto",
+    options: ReadOptions | None = None,
+    cleaning: CleaningSettings | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    engine: Engine | None = None,
+) -> None:
+    """Clean and embed a catalogue, or go on with it, and hand it to a target.
+
+    Args:
+        target: takes it.
+        out: a folder, in which the unfinished build stands.
+        source, embedder, device, dtype, options, cleaning, limit, seed, engine: see `build_index`.
+
+    Raises:
+        RagqaError: see `build_index`, and what the target raises.
+    """
     if limit is not None and limit < 1:
         raise InputError(f"--limit must be at least 1, not {limit}")
     clock = StageClock()
     path = Path(out)
     settings = cleaning or CleaningSettings()
     catalogue = Catalogue(source, options)
-    import_faiss()
     model, model_source = models.load_embedder(embedder, device, usual_format(dtype, device))
     encoder = SentenceEmbedder(model)
     in_format = FORMAT if dtype == FORMAT else encoder.dtype
@@ -117,8 +147,7 @@ def build_index(
             raise InputError("--dtype int8 is made and used on one machine; leave it out, or leave --engine out")
         check(encoder)
     say(f"embedder {model_source}, {encoder.device}, {in_format}")
-    budgets = budgets or Budgets()
-    plan(0, encoder.dimension, recipe)  # a recipe that there is not, is refused before anything is read
+    target.check(encoder.dimension)
     new = not path.exists()
     with writing_lock(path):
         try:
@@ -138,8 +167,7 @@ def build_index(
             clock.stage("clean")
             generation = partial / _GENERATION
             store = ProductStore(generation / PRODUCTS)
-            planned = plan(len(store), encoder.dimension, recipe, budgets)
-            say(f"{planned.line()}; while building, {_building(planned, len(store), encoder) / 1e6:,.0f} MB more")
+            target.plan(len(store), encoder)
             blocks = engine.blocks(partial, store, encoder.dimension, _build(key))
             embedding: Embedder = encoder
             if in_format == FORMAT:
@@ -147,47 +175,23 @@ def build_index(
                 embedded_by = embedded_by | {"loss": loss.to_dict()}
             engine.embed(blocks, store, embedding, Encoding(embedder, device, embedded_by))
             clock.stage("embed")
-            index = build_dense(
-                blocks, planned, len(store), encoder.dimension, seed, clock, encoder.device, deterministic
-            )
-            asked = [store[row] for row in sampled(len(store), seed)]
-            tuned = tune_dense(index, blocks, asked, encoder, planned, budgets, seed, deterministic)
-            clock.stage("tune")
-            dense = DenseIndex(index, tuned.parameters)
-            parts = _cleaned(generation)
-            parts |= _write_parts(generation, store, dense, encoder, seed, clock)
-            seconds = clock.seconds()
-            manifest = {
-                "format_version": FORMAT_VERSION,
-                "kind": "ragqa product index",
+            about = {
                 "catalogue": {
                     "name": catalogue.name,
                     "sha256": key["catalogue"],
                     "columns": report["columns"],
                 },
-                "count": len(store),
-                "dimension": dense.dimension,
-                "metric": "cosine (inner product of unit vectors)",
-                "dense": _dense_entry(planned, tuned, seconds, parts[VECTORS]["size"])
-                | {"deterministic": deterministic},
-                "embedder": embedded_by,
                 "cleaning": settings.to_dict(),
                 "limit": limit,
                 "seed": seed,
-                "parts": parts,
-                "content_sha256": content_hash(parts),
-                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "seconds": seconds,
                 "versions": key["versions"],
             }
-            store.close()
-            publish(path, generation, manifest)
+            target.write(Embedded(generation, store, blocks, encoder, embedded_by, about, seed, clock))
             shutil.rmtree(partial, ignore_errors=True)
         except BaseException:
             if new:
                 _leave_no_trace(path)
             raise
-    return open_index(path, verify="sizes")
 
 
 def _options_key(options: ReadOptions) -> dict[str, Any]:
@@ -216,7 +220,7 @@ def _clean(
     """Clean the catalogue into ``.partial``, unless an interrupted build with the same key has done so."""
     key_file, generation = partial / _KEY, partial / _GENERATION
     with contextlib.suppress(OSError, ValueError):
-        if key["catalogue"] and read_json(key_file) == {"key": key, "parts": _cleaned(generation)}:
+        if key["catalogue"] and read_json(key_file) == {"key": key, "parts": cleaned(generation)}:
             report: dict[str, Any] = read_json(generation / CLEANING)
             say("going on with the interrupted build")
             return report
@@ -228,64 +232,8 @@ def _clean(
             done: CleaningReport = engine.clean(catalogue, settings, writer.add, limit)
         say(done.table())
         write_json(generation / CLEANING, done.to_dict())
-        write_json(key_file, {"key": key, "parts": _cleaned(generation)})
+        write_json(key_file, {"key": key, "parts": cleaned(generation)})
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return done.to_dict()
-
-
-def _building(planned: Plan, count: int, encoder: SentenceEmbedder) -> int:
-    """Bytes of vectors held while an index is trained, and a block of them; a graph made on a GPU takes all at once."""
-    at_once = count if planned.recipe == "cagra" and encoder.device.startswith("cuda") else planned.sample
-    return 4 * encoder.dimension * (at_once + SIZE)
-
-
-def _dense_entry(planned: Plan, tuned: Tuned, seconds: dict[str, float], size: int) -> dict[str, Any]:
-    """What the manifest says of the FAISS index: predicted before, measured after."""
-    took = round(seconds.get("train", 0.0) + seconds["add"], 3)
-    return {
-        "recipe": planned.recipe,
-        "factory": planned.factory,
-        **tuned.to_dict(),
-        "bytes": size,
-        "seconds": took,
-        "predicted": planned.to_dict(),
-    }
-
-
-def _write_parts(
-    generation: Path,
-    store: ProductStore,
-    dense: DenseIndex,
-    encoder: Embedder,
-    seed: int,
-    clock: StageClock,
-) -> dict[str, dict[str, Any]]:
-    """Write vectors, titles, words and confidence."""
-    for name in (VECTORS, TITLES, *FILES, CONFIDENCE):
-        (generation / name).unlink(missing_ok=True)
-    titles = TitleTable.build(product.title for product in store)
-    parts = {}
-    with HashingFile(generation / VECTORS) as file:
-        dense.save(file)
-    parts[VECTORS] = {"size": file.size, "sha256": file.sha256}
-    with HashingFile(generation / TITLES) as file:
-        titles.save(file)
-    parts[TITLES] = {"size": file.size, "sha256": file.sha256}
-    clock.stage("write")
-    with progress_bar("words", len(store), "products") as bar:
-        written = write_lexical(store, generation, generation.parent / "words", bar.update)
-    parts |= {name: {"size": file.size, "sha256": file.sha256} for name, file in written.items()}
-    clock.stage("words")
-    words = LexicalIndex.load(generation)
-    confidence = Retriever(store, dense, titles, words, encoder).fit_confidence(seed=seed)
-    size, sha256 = write_json(generation / CONFIDENCE, confidence.to_dict())
-    parts[CONFIDENCE] = {"size": size, "sha256": sha256}
-    clock.stage("confidence")
-    return parts
-
-
-def _cleaned(generation: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of what cleaning writes."""
-    return {name: file_part(generation / name) for name in (PRODUCTS, CLEANING)}

@@ -8,13 +8,13 @@ from typing import Any
 
 from ragqa import models
 from ragqa.errors import IndexMismatchError, ModelError
-from ragqa.index.storage import ProductIndex
+from ragqa.index.storage import SearchIndex
 from ragqa.retrieval.bert import read_bert
 from ragqa.retrieval.embed import SentenceEmbedder
 
 
 def own_embedder(
-    index: ProductIndex, folder: Path, embedder: str | None, device: str = "auto", dtype: str = "auto"
+    index: SearchIndex, folder: str | Path, embedder: str | None, device: str = "auto", dtype: str = "auto"
 ) -> tuple[SentenceEmbedder, models.ModelSource]:
     """Load the encoder that built the index.
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-from ragqa.errors import IndexDamagedError, IndexNotFoundError
+from ragqa.errors import IndexDamagedError, IndexNotFoundError, InputError
 from ragqa.files import ends_sha256, replacing, storage_errors, sync_folder, try_lock, write_json
 
 CURRENT: Final = "CURRENT"
@@ -68,7 +69,11 @@ def read_current(path: Path) -> Live:
     Raises:
         IndexNotFoundError: there is no finished index.
         IndexDamagedError: it names nothing that is there.
+        InputError: it is an address, not a folder.
     """
+    if address := re.match(r"[a-z][a-z0-9+]+:/", str(path)):
+        # It is not repeated: it may hold a password.
+        raise InputError(f"an index folder is needed here, and no address that begins with {address[0]}")
     build = f"build it: python -m ragqa.build_index CATALOGUE --out {path}"
     if not path.is_dir():
         raise IndexNotFoundError(f"{path}: no such index; {build}")

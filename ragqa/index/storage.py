@@ -29,12 +29,12 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from ragqa.catalogue.store import ProductStore
-from ragqa.errors import IndexDamagedError, IndexMismatchError
+from ragqa.errors import IndexDamagedError, IndexMismatchError, InputError
 from ragqa.files import ends_sha256, sha256_of
-from ragqa.index.generations import MANIFEST, Hold, hold_live
+from ragqa.index.generations import MANIFEST, Hold, hold_live, live_generation
 from ragqa.json_files import UNREADABLE, read_json
 from ragqa.retrieval import lexical
 from ragqa.retrieval.confidence import Confidence
@@ -42,6 +42,7 @@ from ragqa.retrieval.dense import DenseIndex
 from ragqa.retrieval.embed import Embedder
 from ragqa.retrieval.lexical import LexicalIndex
 from ragqa.retrieval.retriever import Retriever
+from ragqa.retrieval.searcher import LocalSearcher
 from ragqa.retrieval.titles import TitleTable
 
 FORMAT_VERSION: Final = 4
@@ -59,9 +60,44 @@ _CHANGED: Final = "its content changed since it was written; build the index ane
 _FULL_BELOW: Final = 2_000_000_000
 
 
+class SearchIndex(Protocol):
+    """What an `Answerer` asks: a `ProductIndex`, or a catalogue in Milvus."""
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What was noted when it was built."""
+
+    @property
+    def confidence(self) -> Confidence:
+        """The model behind `Answer.confidence`."""
+
+    @property
+    def name(self) -> str:
+        """Of its generation."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+
+    def __len__(self) -> int:
+        """How many products it has."""
+
+    def retriever(self, embedder: Embedder) -> Retriever:
+        """What finds its products; with the encoder that made its vectors."""
+
+    def newer(self, verify: Verify = "auto") -> SearchIndex | None:
+        """The generation that was made the live one since, opened; None where there is none."""
+
+    def use(self, device: str) -> None:
+        """Search on this device, if it can."""
+
+    def close(self) -> None:
+        """Nobody asks it any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProductIndex:
-    """An opened index.
+    """An opened index on disk.
 
     Attributes:
         folder: the generation it was opened from.
@@ -81,9 +117,44 @@ class ProductIndex:
     def __len__(self) -> int:
         return len(self.store)
 
+    @property
+    def name(self) -> str:
+        """Of its generation, such as "g000003"."""
+        return self.folder.name
+
+    @property
+    def place(self) -> str:
+        """The index folder."""
+        return str(self.folder.parent)
+
+    def newer(self, verify: Verify = "auto") -> ProductIndex | None:
+        """The generation that a build or an update has made the live one since, opened; None where there is none."""
+        path = self.folder.parent
+        return None if live_generation(path).name == self.name else open_index(path, verify)
+
+    def use(self, device: str) -> None:
+        """Search vectors on this device, if it is a GPU that has FAISS and room."""
+        self.dense.use(device)
+
+    def close(self) -> None:
+        """Unmap the products."""
+        self.store.close()
+
     def retriever(self, embedder: Embedder) -> Retriever:
         """What finds its products; with the encoder that made its vectors."""
-        return Retriever(self.store, self.dense, self.titles, self.words, embedder, self.confidence)
+        searcher = LocalSearcher(self.store, self.dense, self.titles, self.words)
+        return Retriever(searcher, embedder, self.confidence)
+
+
+def on_disk(index: SearchIndex) -> ProductIndex:
+    """An index whose files are at hand: to train on, to compare, to save.
+
+    Raises:
+        InputError: it lies elsewhere.
+    """
+    if not isinstance(index, ProductIndex):
+        raise InputError(f"{index.place}: lies in Milvus; for this an index folder is needed, as build_index writes it")
+    return index
 
 
 def open_index(path: str | Path, verify: Verify = "auto") -> ProductIndex:

@@ -34,7 +34,7 @@ FILES: Final = (TITLE_WORDS, DESCRIPTION_WORDS, SPELLING)
 DESCRIPTION_WEIGHT: Final = 0.5
 # Words that more than this share of the descriptions have say nothing and would be most of the file: of them it is only
 # known that they are words.
-_MOST_COMMON: Final = 0.25
+MOST_COMMON: Final = 0.25
 _BLOCK: Final = 4096
 # Looking a row up in a list takes about as long as adding up so many of the list's rows.
 _LOOKED_UP: Final = 10
@@ -219,7 +219,7 @@ def write_lexical(
         if progress:
             progress(len(block))
     files = {}
-    for name, writer, limit in ((TITLE_WORDS, titles, 1.0), (DESCRIPTION_WORDS, descriptions, _MOST_COMMON)):
+    for name, writer, limit in ((TITLE_WORDS, titles, 1.0), (DESCRIPTION_WORDS, descriptions, MOST_COMMON)):
         with HashingFile(folder / name) as file:
             writer.write(file, limit)
         files[name] = file

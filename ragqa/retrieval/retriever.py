@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -12,15 +12,13 @@ from ragqa.records import Candidate, Product, Question, Retrieval
 from ragqa.retrieval import confidence as confidence_
 from ragqa.retrieval import fuse
 from ragqa.retrieval.confidence import Confidence
-from ragqa.retrieval.dense import DenseIndex
 from ragqa.retrieval.embed import Embedder, Vectors
-from ragqa.retrieval.lexical import LexicalIndex, LexicalSearch, RankBM25
 from ragqa.retrieval.question import parse_question
 from ragqa.retrieval.rerank import Reranker, relevances, reranked
 from ragqa.retrieval.rows import rows_that_are_there
+from ragqa.retrieval.searcher import Found, Searcher, Titled
 from ragqa.retrieval.terms import terms
 from ragqa.retrieval.text import fold, overlaps
-from ragqa.retrieval.titles import TitleTable
 from ragqa.settings import Fusion, Lexical
 
 # How many are taken from the search by vectors, and from that by words, before they are put in order. Of words 30 were
@@ -37,42 +35,30 @@ _ALL_WORDS: Final = 0.95
 _MAX_EXACT: Final = 50
 
 
-class Products(Protocol):
-    """Products by row: a `ProductStore`, or a list."""
+class _Depths(NamedTuple):
+    """How many rows are taken from the search by vectors, from that by words, and how many of them are read."""
 
-    def __len__(self) -> int: ...
+    nearest: int = _DEPTH
+    words: int = _LEXICAL_DEPTH
+    read: int = _READ
 
-    def __getitem__(self, row: int, /) -> Product: ...
+
+_DEFAULT: Final = _Depths()
 
 
 class Retriever:
     """Finds the products a question is about.
 
     Args:
-        store: the products, by row.
-        dense: unit vectors of their titles, by row.
-        titles: rows by exact title.
-        lexical: rows by words of titles and descriptions.
+        searcher: finds rows.
         embedder: the encoder that made the vectors.
         confidence: the model fitted with the index.
     """
 
-    def __init__(
-        self,
-        store: Products,
-        dense: DenseIndex,
-        titles: TitleTable,
-        lexical: LexicalIndex,
-        embedder: Embedder,
-        confidence: Confidence = confidence_.DEFAULT,
-    ) -> None:
-        self._store = store
-        self._dense = dense
-        self._titles = titles
-        self._lexical = lexical
+    def __init__(self, searcher: Searcher, embedder: Embedder, confidence: Confidence = confidence_.DEFAULT) -> None:
+        self._searcher = searcher
         self.embedder = embedder
         self._confidence = confidence
-        self._reference: LexicalSearch | None = None
 
     def retrieve(
         self,
@@ -102,26 +88,19 @@ class Retriever:
         parsed = [parse_question(question, max_chars) for question in questions]
         if not parsed:
             return []
-        vectors = self.embed([question.subject for question in parsed])
         if reranker is None:
             rerank_depth = 0
-        wanted = max(top_k, rerank_depth)
-        count, words_depth = max(_READ, wanted), max(_LEXICAL_DEPTH, wanted)
-        search = self._searcher(lexical)
-        nearest, found = self._nearest(vectors, max(_DEPTH, wanted)), []
+        wanted, found = max(top_k, rerank_depth), []
+        depths = _Depths(max(_DEPTH, wanted), max(_LEXICAL_DEPTH, wanted), max(_READ, wanted))
         for start in range(0, len(parsed), _BLOCK):
-            block, ranked = parsed[start : start + _BLOCK], []
+            block = parsed[start : start + _BLOCK]
+            subjects = [question.subject for question in block]
             with rows_that_are_there():
-                for place, question in enumerate(block, start):
-                    exact = self._exact_rows(question, without)
-                    words = terms(question.subject)
-                    lists = (nearest[place], search.search(words, words_depth)[0].tolist())
-                    ranked.append(
-                        self._ranked(question.subject, words, vectors[place], lists, exact, count, without, fusion)
-                    )
+                exact = self._exact_rows(block, without)
+                ranked = self._ranked(subjects, exact, depths, without, fusion, lexical)
             read: Sequence[list[float] | None] = [None] * len(block)
             if reranker is not None and rerank_depth:
-                read = relevances(reranker, [question.subject for question in block], ranked, rerank_depth)
+                read = relevances(reranker, subjects, ranked, rerank_depth)
             found += [self._judged(*one, top_k) for one in zip(block, ranked, read, strict=True)]
         return found
 
@@ -137,16 +116,14 @@ class Retriever:
             seed: chooses the products and the questions.
         """
         random_ = random.Random(seed)  # noqa: S311  (not for secrets)
-        rows = sorted(random_.sample(range(len(self._store)), min(sample, len(self._store))))
-        products = [self._store[row] for row in rows]
+        rows = sorted(random_.sample(range(len(self._searcher)), min(sample, len(self._searcher))))
+        products = self._searcher.products(rows)
         asked = list(confidence_.fitting_questions(products, seed))
         subjects = list(dict.fromkeys(subject for _, subject, _ in asked))
-        vectors = self.embed(subjects)
-        found = {}
-        for subject, vector, near in zip(subjects, vectors, self._nearest(vectors, _DEPTH), strict=True):
-            words = terms(subject)
-            lists = (near, self._lexical.search(words, _LEXICAL_DEPTH)[0].tolist())
-            found[subject] = self._ranked(subject, words, vector, lists)
+        found: dict[str, list[Candidate]] = {}
+        for start in range(0, len(subjects), _BLOCK):
+            block = subjects[start : start + _BLOCK]
+            found |= zip(block, self._ranked(block, [frozenset()] * len(block)), strict=True)
         inputs, right = [], []
         for number, subject, held_out in asked:
             title = fold(products[number].title)
@@ -156,17 +133,6 @@ class Retriever:
                 right.append(fold(ranked[0].product.title) == title)
         self._confidence = confidence_.fit(inputs, right)
         return self._confidence
-
-    def _nearest(self, vectors: Vectors, depth: int) -> list[list[int]]:
-        """For each question the rows of the nearest titles, nearest first."""
-        return [[row for row in rows if row >= 0] for rows in self._dense.search(vectors, depth)[1].tolist()]
-
-    def _searcher(self, lexical: Lexical) -> LexicalSearch:
-        if lexical == "postings":
-            return self._lexical
-        if self._reference is None:
-            self._reference = RankBM25([self._store[row].title for row in range(len(self._store))])
-        return self._reference
 
     def _judged(
         self, question: Question, ranked: Sequence[Candidate], relevance: Sequence[float] | None, top_k: int
@@ -182,49 +148,71 @@ class Retriever:
         fitting = () if ranked[0].exact else tuple(c for c in ranked if c.overlap >= _ALL_WORDS)
         return Retrieval(question, tuple(ranked[:top_k]), sure, fitting if len(fitting) > 1 else ())
 
-    def _exact_rows(self, question: Question, without: frozenset[int]) -> frozenset[int]:
-        """Rows whose title is one of the question's readings, whole; the longest reading that has any."""
-        for reading in question.readings:
-            rows = [row for row in self._titles.rows(reading) if row not in without]
-            same = [row for row in rows if fold(self._store[row].title) == fold(reading)]
-            # Titles that agree to the letter but for case go before those that differ in punctuation.
-            literal = [row for row in same if self._store[row].title.casefold() == reading.casefold()]
-            if literal or same:
-                return frozenset((literal or same)[:_MAX_EXACT])
-        return frozenset()
+    def _exact_rows(self, questions: Sequence[Question], without: frozenset[int]) -> list[frozenset[int]]:
+        """For each question the rows whose title is one of its readings, whole; the longest reading that has any."""
+        titled = self._searcher.titled([reading for question in questions for reading in question.readings])
+        return [_bearing(question, titled, without) for question in questions]
 
     def _ranked(
         self,
-        subject: str,
-        words: Sequence[str],
-        vector: Vectors,
-        lists: Sequence[Sequence[int]],
-        exact: frozenset[int] = frozenset(),
-        count: int = _READ,
+        subjects: Sequence[str],
+        exact: Sequence[frozenset[int]],
+        depths: _Depths = _DEFAULT,
         without: frozenset[int] = frozenset(),
         fusion: Fusion = "weighted",
-    ) -> list[Candidate]:
-        """The best of the rows that searches found; ties are broken by product id.
+        lexical: Lexical = "postings",
+    ) -> list[list[Candidate]]:
+        """For each subject the best of the rows that searches found; ties are broken by product id."""
+        vectors, words = self.embed(subjects), [terms(subject) for subject in subjects]
+        found = self._searcher.search(vectors, words, exact, (depths.nearest, depths.words), lexical)
+        chosen = [_best(one, same, depths.read, without, fusion) for one, same in zip(found, exact, strict=True)]
+        rows = sorted({int(one.rows[place]) for one, best in zip(found, chosen, strict=True) for place, _ in best})
+        products = dict(zip(rows, self._searcher.products(rows), strict=True))
+        return [
+            _read(subject, one, best, same, products, fusion)
+            for subject, one, best, same in zip(subjects, found, chosen, exact, strict=True)
+        ]
 
-        Args:
-            words: the subject's terms.
-            lists: rows found by each search, best first.
-            count: how many to read.
-        """
-        rows = np.array(sorted({row for found in lists for row in found} | exact), np.uint32)
-        if len(rows) and rows[-1] >= len(self._store):
-            raise IndexError(f"row {rows[-1]}")  # FAISS would read beyond its vectors
-        if without:
-            rows = rows[~np.isin(rows, list(without))]
-        cosines, coverage = self._dense.vectors(rows) @ vector, self._lexical.coverage(words, rows)
-        known = cosines + coverage if fusion == "weighted" else fuse.reciprocal_rank(lists, rows.tolist())
-        order = np.lexsort((rows, -known, ~np.isin(rows, list(exact)))) if exact else np.lexsort((rows, -known))
-        candidates = []
-        for place in order[: max(count, len(exact))].tolist():
-            row, product = int(rows[place]), self._store[int(rows[place])]
-            forth, back = overlaps(subject, product.title)
-            cosine, covered = float(cosines[place]), float(coverage[place])
-            score = float(known[place]) if fusion != "weighted" else fuse.weighted((cosine, covered, forth, back))
-            score = 1.0 if row in exact else max(0.0, min(0.9999, score))
-            candidates.append(Candidate(product, row, score, cosine, forth, row in exact, back, covered))
-        return sorted(candidates, key=lambda c: (-c.score, c.product.id))
+
+def _bearing(question: Question, titled: Titled, without: frozenset[int]) -> frozenset[int]:
+    for reading in question.readings:
+        folded = fold(reading)
+        same = [(row, title) for row, title in titled(reading) if row not in without and fold(title) == folded]
+        # Titles that agree to the letter but for case go before those that differ in punctuation.
+        literal = [(row, title) for row, title in same if title.casefold() == reading.casefold()]
+        if same:
+            return frozenset(row for row, _ in (literal or same)[:_MAX_EXACT])
+    return frozenset()
+
+
+def _best(
+    found: Found, exact: frozenset[int], count: int, without: frozenset[int], fusion: Fusion
+) -> list[tuple[int, float]]:
+    """Places of the rows that are read, and what is known of them without that, best first."""
+    rows = found.rows
+    weighted = fusion == "weighted"
+    known = found.cosines + found.coverage if weighted else fuse.reciprocal_rank(found.lists, rows.tolist())
+    places = np.flatnonzero(~np.isin(rows, list(without))) if without else np.arange(len(rows))
+    keys = [rows[places], -known[places]] + ([~np.isin(rows[places], list(exact))] if exact else [])
+    order = places[np.lexsort(keys)][: max(count, len(exact))]
+    return [(int(place), float(known[place])) for place in order]
+
+
+def _read(
+    subject: str,
+    found: Found,
+    best: Sequence[tuple[int, float]],
+    exact: frozenset[int],
+    products: Mapping[int, Product],
+    fusion: Fusion,
+) -> list[Candidate]:
+    candidates = []
+    for place, known in best:
+        row = int(found.rows[place])
+        product = products[row]
+        forth, back = overlaps(subject, product.title)
+        cosine, covered = float(found.cosines[place]), float(found.coverage[place])
+        score = known if fusion != "weighted" else fuse.weighted((cosine, covered, forth, back))
+        score = 1.0 if row in exact else max(0.0, min(0.9999, score))
+        candidates.append(Candidate(product, row, score, cosine, forth, row in exact, back, covered))
+    return sorted(candidates, key=lambda c: (-c.score, c.product.id))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import ragqa
 from ragqa.generation.adapter import base_name
+from ragqa.index.storage import ProductIndex
 from ragqa.serving.service import Service
 
 _TOLD: Final = ("max_queue", "max_questions", "max_body", "timeout", "rate", "burst", "max_batch")
@@ -30,7 +32,7 @@ def about(service: Service) -> dict[str, Any]:
             ("reranker", answerer.reranker_name),
         )
     }
-    folder = index.folder.resolve().parent
+    folder = index.folder.resolve().parent if isinstance(index, ProductIndex) else Path(index.place.partition("?")[0])
     return {
         "ragqa": ragqa.__version__,
         "index": {

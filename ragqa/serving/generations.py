@@ -15,8 +15,8 @@ import xxhash
 from ragqa.answerer import Answerer
 from ragqa.catalogue.store import ProductStore
 from ragqa.errors import RagqaError
-from ragqa.index.generations import live_generation
-from ragqa.index.storage import Verify, open_index
+from ragqa.index.storage import Verify, on_disk
+from ragqa.milvus.index import MilvusIndex
 from ragqa.records import Product
 
 _LOG: Final = logging.getLogger("ragqa.serving")
@@ -48,14 +48,15 @@ class Generation:
 
     Attributes:
         answerer: on this generation.
-        name: of its folder, such as "g000003".
+        name: of its folder, such as "g000003", or of its collection.
         ids: its products by id.
     """
 
     def __init__(self, answerer: Answerer) -> None:
         self.answerer = answerer
-        self.name = answerer.index.folder.name
-        self.ids = ProductIds(answerer.index.store)
+        index = answerer.index
+        self.name = index.name
+        self.ids = index if isinstance(index, MilvusIndex) else ProductIds(on_disk(index).store)
         self._users, self._retired = 0, False
 
     def hold(self) -> None:
@@ -74,7 +75,7 @@ class Generation:
 
     def _close_if_done(self) -> None:
         if self._retired and not self._users:
-            self.answerer.index.store.close()
+            self.answerer.index.close()
 
 
 def next_generation(live: Generation, verify: Verify) -> Generation | None:
@@ -83,10 +84,8 @@ def next_generation(live: Generation, verify: Verify) -> Generation | None:
     Raises:
         RagqaError: it cannot be opened, or its embedder cannot be found.
     """
-    folder = live.answerer.index.folder.parent
-    if live_generation(folder).name == live.name:
-        return None
-    return Generation(live.answerer.on(open_index(folder, verify)))
+    index = live.answerer.index.newer(verify)
+    return None if index is None else Generation(live.answerer.on(index))
 
 
 def try_next(live: Generation, verify: Verify) -> Generation | None:

@@ -96,7 +96,9 @@ def problem_of(error: BaseException) -> Problem:
             return Problem(504, "timeout", "the question was not answered in the time it was given")
         case ServerError():
             return Problem(
-                502, "generator-unreachable", "the server that runs the generator did not answer as it should"
+                502,
+                "generator-unreachable",
+                "the server that runs the generator, or the search, did not answer as it should",
             )
         case _:
             return Problem(500, "internal-error", "something went wrong here; the log has it under this id")

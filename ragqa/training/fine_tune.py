@@ -21,7 +21,7 @@ from ragqa.generation.choice import Choice
 from ragqa.generation.generator import Generator
 from ragqa.generation.prompt import PromptBuilder
 from ragqa.index.lock import writing_lock
-from ragqa.index.storage import CLEANING
+from ragqa.index.storage import CLEANING, on_disk
 from ragqa.progress import say
 from ragqa.training import workplace
 from ragqa.training.adapt import PACKAGES, Base, about, check_place, load_base, memory_errors, train_adapter
@@ -144,7 +144,8 @@ def _lead(
     processes.share(use)
     run = load_run(index, use, mode, embedder, device, dtype, processes)
     check_alike(processes, about(run))
-    examples = make_examples(run.answerer.index, run.answerer.retriever, use, templates, questions)
+    index = on_disk(run.answerer.index)
+    examples = make_examples(index, run.answerer.retriever, use, templates, questions)
     train, watched = encode_examples(run, examples)
     key = _key(run, templates, questions)
     work = workplace.work_folder(path)
@@ -155,7 +156,7 @@ def _lead(
             checkpoint = workplace.begin(work, key, resume)
             finished = workplace.fresh(work / "new")
             # Now, since a rebuilt index does not keep its old generations for ever.
-            copy_file(run.answerer.index.folder / CLEANING, finished / CLEANING)
+            copy_file(index.folder / CLEANING, finished / CLEANING)
             before = show(Generator(run.model, run.tokenizer), run.builder, examples.asked[:60], mode, use, _SHOWN)
             prepared = time.perf_counter()
             if processes.count > 1:
@@ -257,7 +258,7 @@ def encode_examples(run: _Loaded, examples: Examples) -> tuple[Encoded, Encoded]
     train, watched = (encode(contexts, encoder, by_id) for contexts in (examples.train, examples.watched))
     for encoded, name in ((train, "train"), (watched, "validation")):
         if not encoded.examples:
-            raise InputError(f"{run.answerer.index.folder.parent}: no {name} questions can be made from its products")
+            raise InputError(f"{run.answerer.index.place}: no {name} questions can be made from its products")
     for reason, count in train.dropped.items():
         say(f"{count:,} training questions left out: {reason}")
     made = sum(e.answered for e in train.examples) + sum(train.dropped.values())
@@ -285,7 +286,7 @@ def _key(run: _Loaded, templates: Sequence[str], questions: str | Path | None) -
     """What a run depends on: the same gives the same adapter on one machine's CPU."""
     manifest = run.answerer.index.manifest
     if "content_sha256" not in manifest:
-        raise ProductIndexError(f"{run.answerer.index.folder}: its manifest has no content hash; build the index anew")
+        raise ProductIndexError(f"{run.answerer.index.place}: its manifest has no content hash; build the index anew")
     template = TEMPLATES[run.mode]
     catalogue: Mapping[str, Any] = manifest.get("catalogue") or {}
     return {

@@ -14,6 +14,7 @@ from ragqa.retrieval.embed import Embedder, Vectors
 from ragqa.retrieval.lexical import build_lexical
 from ragqa.retrieval.question import parse_question
 from ragqa.retrieval.retriever import Retriever
+from ragqa.retrieval.searcher import LocalSearcher
 from ragqa.retrieval.text import fold
 from ragqa.retrieval.titles import TitleTable
 from ragqa.training.questions import LabelledQuestion
@@ -58,7 +59,7 @@ def rank_titles(
     dense = DenseIndex.empty(vectors.shape[1])
     dense.add(vectors)
     titles = TitleTable.build(product.title for product in products)
-    retriever = Retriever(products, dense, titles, build_lexical(products), embedder)
+    retriever = Retriever(LocalSearcher(products, dense, titles, build_lexical(products)), embedder)
     title_of = {product.id: fold(product.title) for product in products}
     ranked = []
     for start in range(0, len(asked), _BLOCK):

@@ -160,7 +160,7 @@ def test_of_an_interrupted_build_only_what_is_whole_is_gone_on_with(
     monkeypatch.setattr(blocks, "SIZE", 64)
     with toy_embedder(tmp_path / "toy"):
         expected = build_index(source, tmp_path / "whole").manifest["content_sha256"]
-        interrupted = patch("ragqa.index.build.build_dense", side_effect=KeyboardInterrupt)
+        interrupted = patch("ragqa.index.folder.build_dense", side_effect=KeyboardInterrupt)
         with interrupted, pytest.raises(KeyboardInterrupt):
             build_index(source, out)
         path = out / ".partial" / damaged

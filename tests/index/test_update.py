@@ -30,6 +30,7 @@ from ragqa.index.storage import CONFIDENCE, PRODUCTS, TITLES, VECTORS, ProductIn
 from ragqa.retrieval import lexical
 from ragqa.retrieval.embed import Vectors
 from ragqa.retrieval.retriever import Retriever
+from ragqa.retrieval.searcher import LocalSearcher
 from ragqa.settings import CleaningSettings
 from tests.conftest import DEMO, TrigramEmbedder
 
@@ -134,7 +135,9 @@ def test_an_updated_index_answers_like_one_that_was_built(
     update_index(tmp_path / "x", new)
     found = []
     for index in (open_index(tmp_path / "x"), build_index(new, tmp_path / "y")):  # rows in another order
-        retriever = Retriever(index.store, index.dense, index.titles, index.words, trigram_embedder, old.confidence)
+        retriever = Retriever(
+            LocalSearcher(index.store, index.dense, index.titles, index.words), trigram_embedder, old.confidence
+        )
         questions = [one["title"] for one in new[::5]] + ["better kettle", "hammok mark ii", "folding steel lamp 7"]
         found.append(
             [
@@ -231,7 +234,9 @@ def test_a_reader_of_the_old_generation_goes_on_during_and_after_the_update(
 ) -> None:
     build_index(ROWS, tmp_path / "x")
     reader = open_index(tmp_path / "x")
-    retriever = Retriever(reader.store, reader.dense, reader.titles, reader.words, trigram_embedder, reader.confidence)
+    retriever = Retriever(
+        LocalSearcher(reader.store, reader.dense, reader.titles, reader.words), trigram_embedder, reader.confidence
+    )
     before = retriever.retrieve(["folding lamp"])
     seen = []
 

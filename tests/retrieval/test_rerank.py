@@ -16,6 +16,7 @@ from ragqa.retrieval.dense import DenseIndex
 from ragqa.retrieval.lexical import build_lexical
 from ragqa.retrieval.rerank import CrossEncoderReranker, passage, relevances, reranked
 from ragqa.retrieval.retriever import Retriever
+from ragqa.retrieval.searcher import LocalSearcher
 from ragqa.retrieval.titles import TitleTable
 from tests.conftest import TrigramEmbedder
 
@@ -43,7 +44,9 @@ def retriever(trigram_embedder: TrigramEmbedder) -> Retriever:
     products = [Product(f"p{row}", title, f"about {title}") for row, title in enumerate(TITLES)]
     dense = DenseIndex.empty(trigram_embedder.dimension)
     dense.add(trigram_embedder.embed_titles(TITLES))
-    return Retriever(products, dense, TitleTable.build(TITLES), build_lexical(products), trigram_embedder)
+    return Retriever(
+        LocalSearcher(products, dense, TitleTable.build(TITLES), build_lexical(products)), trigram_embedder
+    )
 
 
 def test_the_score_is_the_mean_of_the_retrievers_and_of_the_relevance_and_sets_the_order() -> None:

@@ -7,6 +7,7 @@ from ragqa.records import Product
 from ragqa.retrieval.dense import DenseIndex
 from ragqa.retrieval.lexical import build_lexical
 from ragqa.retrieval.retriever import Retriever
+from ragqa.retrieval.searcher import LocalSearcher
 from ragqa.retrieval.titles import TitleTable
 from tests.conftest import TrigramEmbedder
 
@@ -33,7 +34,7 @@ def retriever(tmp_path: Path, trigram_embedder: TrigramEmbedder) -> Retriever:
     dense = DenseIndex.empty(trigram_embedder.dimension)
     dense.add(trigram_embedder.embed_titles(titles))
     store, words = ProductStore(tmp_path / "p.arrow"), build_lexical(products)
-    return Retriever(store, dense, TitleTable.build(titles), words, trigram_embedder)
+    return Retriever(LocalSearcher(store, dense, TitleTable.build(titles), words), trigram_embedder)
 
 
 def ids(retriever: Retriever, question: str, k: int = 9) -> list[str]:

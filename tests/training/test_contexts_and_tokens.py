@@ -31,7 +31,7 @@ def retriever(index: ProductIndex) -> Retriever:
     from ragqa import models
     from ragqa.retrieval.embed import SentenceEmbedder
 
-    return Retriever(index.store, index.dense, index.titles, index.words, SentenceEmbedder(models.load_embedder()[0]))
+    return index.retriever(SentenceEmbedder(models.load_embedder()[0]))
 
 
 @pytest.fixture(scope="module")
