@@ -199,19 +199,14 @@ def _compared(size: int, work: Path, name: str) -> dict[str, Any]:
     import numpy as np
 
     from ragqa import open_index
-    from ragqa.retrieval.dense import import_faiss
 
     theirs, mine = open_index(work / f"index-{size}-one"), open_index(work / f"index-{size}-{name}")
     lost = {product.id for product in theirs.store} - {product.id for product in mine.store}
     same = len(mine.store) == len(theirs.store) and all(a == b for a, b in zip(mine.store, theirs.store, strict=True))
-    for index in (mine, theirs):
-        lists = import_faiss().try_extract_index_ivf(index.dense.index)
-        if lists is not None:
-            lists.make_direct_map()
     apart = 0.0
     for start in range(0, len(theirs) if same else 0, 8192):
         count = min(8192, len(theirs) - start)
-        rows = (index.dense.index.reconstruct_n(start, count) for index in (mine, theirs))
+        rows = (index.dense.vectors(range(start, start + count)) for index in (mine, theirs))
         apart = max(apart, float(np.abs(np.subtract(*rows)).max()))
     return {"lost": len(lost), "same_products": same, "apart": apart}
 

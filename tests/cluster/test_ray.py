@@ -127,7 +127,7 @@ def report(index: ProductIndex) -> dict[str, Any]:
 
 def assert_same(found: ProductIndex, expected: ProductIndex) -> None:
     assert list(found.store) == list(expected.store)
-    mine, theirs = (index.dense.index.reconstruct_n(0, len(index.store)) for index in (found, expected))
+    mine, theirs = (index.dense.vectors(range(len(index.store))) for index in (found, expected))
     np.testing.assert_allclose(mine, theirs, atol=1e-5)
     varying = {"seconds", "created", "parts", "content_sha256", "dense"}
     assert {k: v for k, v in found.manifest.items() if k not in varying} == {
