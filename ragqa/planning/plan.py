@@ -269,7 +269,9 @@ class _Planner:
             "search does; a process of "
             f"`ragqa serve` for each {measured['cores']} cores, busy {LOAD:.0%} of the time"
         )
-        told.append(f"{ROOM:.0%} of a machine's memory is used, all files of the index being in it; a new generation's take their place")
+        told.append(
+            f"{ROOM:.0%} of a machine's memory is used, all files of the index being in it; a new generation's take their place"
+        )
         if search.engine == "milvus":
             told.append(
                 f"of Milvus nothing was measured: {MILVUS_MEMORY:g} times the bytes of ragqa's index in memory, searches as long as "
