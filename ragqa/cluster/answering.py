@@ -85,7 +85,7 @@ class Asked:
             answerer = Answerer.from_pretrained(**self._how)
             if digest(answerer.index.manifest) != self._index:
                 raise ClusterError(
-                    f"{answerer.index.folder}: not the index that the asking machine has; all machines have to see the same"
+                    f"{answerer.index.place}: not the index that the asking machine has; all machines have to see the same"
                 )
             self._answerer = answerer
         return self._answerer

@@ -222,14 +222,14 @@ class _Load:
             rows = connection.read("query", self.words, filter='key like "#part-%"', **done)
             return {int(row["key"].removeprefix("#part-")) for row in rows}
         _drop(connection, self.products)
-        bounded = {"consistency_level": "Bounded", "timeout": PATIENCE}
+        bounded: dict[str, Any] = {"consistency_level": "Bounded", "timeout": PATIENCE}
         call(
             "create_collection",
             self.products,
             schema=layout.products_schema(self._milvus, self._contents.dimension),
             **bounded,
         )
-        of_words = {"index_params": layout.words_indexes(self._milvus), **bounded}
+        of_words: dict[str, Any] = {"index_params": layout.words_indexes(self._milvus), **bounded}
         call("create_collection", self.words, schema=layout.words_schema(self._milvus), **of_words)
         call("load_collection", self.words, timeout=PATIENCE)
         self._note(layout.LOAD, plan)

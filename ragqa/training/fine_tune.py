@@ -144,8 +144,8 @@ def _lead(
     processes.share(use)
     run = load_run(index, use, mode, embedder, device, dtype, processes)
     check_alike(processes, about(run))
-    index = on_disk(run.answerer.index)
-    examples = make_examples(index, run.answerer.retriever, use, templates, questions)
+    indexed = on_disk(run.answerer.index)
+    examples = make_examples(indexed, run.answerer.retriever, use, templates, questions)
     train, watched = encode_examples(run, examples)
     key = _key(run, templates, questions)
     work = workplace.work_folder(path)
@@ -156,7 +156,7 @@ def _lead(
             checkpoint = workplace.begin(work, key, resume)
             finished = workplace.fresh(work / "new")
             # Now, since a rebuilt index does not keep its old generations for ever.
-            copy_file(index.folder / CLEANING, finished / CLEANING)
+            copy_file(indexed.folder / CLEANING, finished / CLEANING)
             before = show(Generator(run.model, run.tokenizer), run.builder, examples.asked[:60], mode, use, _SHOWN)
             prepared = time.perf_counter()
             if processes.count > 1:
