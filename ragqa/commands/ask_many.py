@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ragqa.batch.run import Ask
     from ragqa.generation.server import Server
 
-EXAMPLE = "example: python -m ragqa.ask_many indexes/demo questions.csv --out answers.parquet"
+EXAMPLE = "example: python -m ragqa.ask_many indexes/demo examples/questions.csv --out answers.parquet"
 AFTER_INTERRUPT = "the same command goes on from what was answered"
 
 
