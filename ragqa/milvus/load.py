@@ -222,7 +222,7 @@ class _Load:
             rows = connection.read("query", self.words, filter='key like "#part-%"', **done)
             return {int(row["key"].removeprefix("#part-")) for row in rows}
         _drop(connection, self.products)
-        bounded = {"consistency_level": "Bounded", "timeout": PATIENCE}
+        bounded: dict[str, Any] = {"consistency_level": "Bounded", "timeout": PATIENCE}
         call(
             "create_collection",
             self.products,

@@ -105,8 +105,8 @@ def fine_tune(
     use = make_recipe(recipe, overrides)
     workplace.check_out(path, KIND, resume, overwrite)
     run = load_run(index, use, mode, embedder, device, dtype)
-    index = on_disk(run.answerer.index)
-    examples = make_examples(index, run.answerer.retriever, use, templates, questions)
+    searched = on_disk(run.answerer.index)
+    examples = make_examples(searched, run.answerer.retriever, use, templates, questions)
     train, watched = encode_examples(run, examples)
     key = _key(run, templates, questions)
     work = workplace.work_folder(path)
@@ -117,7 +117,7 @@ def fine_tune(
             checkpoint = workplace.begin(work, key, resume)
             finished = workplace.fresh(work / "new")
             # Now, since a rebuilt index does not keep its old generations for ever.
-            copy_file(index.folder / CLEANING, finished / CLEANING)
+            copy_file(searched.folder / CLEANING, finished / CLEANING)
             before = show(Generator(run.model, run.tokenizer), run.builder, examples.asked[:60], mode, use, _SHOWN)
             prepared = time.perf_counter()
             try:
