@@ -5,9 +5,9 @@ follows there is likely to follow here. The longest such agreement is taken, ove
 for what repeats.
 
 A token of a draft is worth reading as long as it is likelier to be used than it is dear, its price being the share of a
-pass over one token that it adds to the pass. How likely it is depends on how long the agreement is, and on how often
-drafts of this kind were right in this answer so far. That is learnt for each answer anew, so that the same question has
-the same drafts whatever was asked before.
+pass over one token that it adds to the pass; and a draft as long as it can be expected to save what reading any draft at all
+adds. How likely it is depends on how long the agreement is, and on how often drafts of this kind were right in this answer so
+far. That is learnt for each answer anew, so that the same question has the same drafts whatever was asked before.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ class Drafter:
         sources: token ids of each text the answer may be copied from, the likeliest first, the end of the answer
             included where the text's end may be the answer's.
         price: what one token more adds to a pass of the model, in passes over a single token, in (0, 1).
+        fixed: what any draft adds to it besides, however short it is.
     """
 
-    def __init__(self, sources: Sequence[Sequence[int]], price: float) -> None:
+    def __init__(self, sources: Sequence[Sequence[int]], price: float, fixed: float = 0.0) -> None:
         self._tokens: list[int] = []
         self._ends: list[int] = []  # by source: where it ends
         self._places: dict[int, list[int]] = defaultdict(list)
@@ -59,7 +60,7 @@ class Drafter:
             self._ends.append(len(self._tokens))
         # What was written may be written again; it is a source that grows.
         self._ends.append(len(self._tokens))
-        self._price = math.log(price)
+        self._price, self._fixed = price, fixed
         self._seen = {kind: list(counts) for kind, counts in _PRIOR.items()}
         # By the place that would come next: how many tokens before it agree with the answer's end.
         self._agreeing: dict[int, int] = {}
@@ -116,7 +117,10 @@ class Drafter:
     def _from(self, place: int, kind: str, most: int) -> Draft:
         right, wrong = self._seen[kind]
         # A token is used if all before it are right.
-        likely = math.log(right / (right + wrong))
+        likely = right / (right + wrong)
+        longest = int(math.log(self._price) / math.log(likely))
         end = next((end for end in self._ends if place < end), place)
-        tokens = self._tokens[place : min(end, place + most, place + int(self._price / likely))]
-        return Draft(tuple(tokens), kind) if tokens else Draft()
+        tokens = self._tokens[place : min(end, place + most, place + longest)]
+        used = likely * (1 - likely ** len(tokens)) / (1 - likely)
+        worth = used >= self._fixed + self._price * len(tokens)
+        return Draft(tuple(tokens), kind) if tokens and worth else Draft()

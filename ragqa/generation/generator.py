@@ -296,7 +296,7 @@ class _Answer:
         self.answering = Answering(
             prompt.ids,
             writing.max_new_tokens + (1 + _BESIDE if choice else 0),
-            Drafter([*drafts, prompt.ids], decoder.price) if writing.drafted else None,
+            Drafter([*drafts, prompt.ids], decoder.price, decoder.fixed) if writing.drafted else None,
             self._first if choice and found is not None else None,
         )
 

@@ -84,6 +84,18 @@ def test_a_dearer_token_makes_shorter_drafts() -> None:
     assert cheap > dear
 
 
+def test_a_draft_is_read_where_it_saves_more_than_reading_any_adds() -> None:
+    source = list(range(10, 40))
+    free, dear = Drafter([source], PRICE), Drafter([source], PRICE, fixed=1.0)
+    for drafter in (free, dear):
+        drafter.append([90, 91, 15])  # one token agrees: right as often as not
+    assert free.propose(64).kind == "one"
+    assert dear.propose(64) == Draft()
+    for drafter in (free, dear):
+        drafter.append([16, 17])
+    assert dear.propose(64) == free.propose(64) != Draft()
+
+
 @pytest.mark.parametrize("sources", [[], [[]], [[], []]])
 def test_without_a_source_there_is_no_draft(sources: list[list[int]]) -> None:
     drafter = Drafter(sources, PRICE)
