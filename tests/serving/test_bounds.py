@@ -151,11 +151,13 @@ def test_a_client_too_slow_to_read_is_closed(answerer: Answerer, titles: list[st
 
 
 def test_the_log_holds_questions_only_where_that_was_asked_for(
-    answerer: Answerer, caplog: pytest.LogCaptureFixture
+    answerer: Answerer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A command that another test ran has its log to itself.
+    monkeypatch.setattr(logging.getLogger("ragqa.serving"), "propagate", True)
     for log_questions in (False, True):
         caplog.clear()
-        with caplog.at_level(logging.DEBUG), serving(answerer, log_questions=log_questions) as here:
+        with caplog.at_level(logging.DEBUG, "ragqa.serving"), serving(answerer, log_questions=log_questions) as here:
             here.ask("a very private question", settings={"decoding": "copy"})
             here.client.get("/v1/products/a-private-id")
             until(lambda: "/v1/products/{id:path} 404" in caplog.text)

@@ -78,7 +78,7 @@ export const ask = (question, { found, piece }, signal) =>
   streamed("v1/ask", { question, candidates: true }, "answer", { found, piece: (data) => piece(data.text) }, signal);
 
 // Let every way of answering answer, each given to `arm` as it is done; resolves to all of them.
-export const compare = (question, arm, signal) => streamed("v1/compare", question, "compared", { arm }, signal);
+export const compare = (question, arm, signal) => streamed("v1/compare", { question }, "compared", { arm }, signal);
 
 async function streamed(path, asked, last, handlers, signal) {
   const response = await send(path, { ...asked, stream: true }, signal, "text/event-stream");
