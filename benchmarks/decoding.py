@@ -201,6 +201,28 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *_notes(stages)])
 
 
+def row(result: dict[str, Any]) -> str:
+    """A line for the project's README: answers of up to 128 tokens, one at a time, prompts as fine-tuning makes them."""
+    parts = []
+    for dtype in DTYPES:
+        for cell in (result["stages"].get(f"single {dtype}") or {"found": {"cells": []}})["found"]["cells"]:
+            if (cell["context"], cell["budget"]) == (min(BUDGETS), max(BUDGETS[min(BUDGETS)])):
+                rows = cell["rows"]
+                times = [median(ratios(rows, way, "ragqa"))[0] for way in ("generate", "look-up")]
+                parts.append(
+                    f"{np.mean([one['tokens'] for one in rows]):.0f} tokens in "
+                    f"{np.median([one['seconds']['ragqa'] for one in rows]):.2f} s in {dtype}, {times[0]:.1f} times as fast as "
+                    f"`generate` and {times[1]:.1f} times as prompt look-up"
+                )
+    if found := result["stages"].get("equal float32"):
+        same = [found["found"][name] for name in ("adapter", "base model")]
+        parts.append(
+            f"in {sum(one['same'] for one in same)} of {sum(one['questions'] for one in same)} answers each token is that of "
+            "`generate`"
+        )
+    return f"Written freely on 2 cores: {'; '.join(parts)} ([how](benchmarks/README.md))."
+
+
 def _measured(stages: dict[str, Any]) -> list[str]:
     """When, where and at which commit each format was measured."""
     lines = []
@@ -300,6 +322,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 def write_tables(result: dict[str, Any], drawn: Callable[[dict[str, Any], Path], None] = draw) -> None:
     """Put the figures between their marks in benchmarks/README.md, and draw the picture."""
     put(README, "decoding", table(result))
+    put(ROOT / "README.md", "decoding", row(result))
     drawn(result, PICTURE)
 
 

@@ -150,6 +150,7 @@ def test_the_table_and_picture_of_decoding_are_made_from_the_committed_result(tm
 
     result = json.loads(decoding.RESULT.read_text("utf-8"))
     assert f"<!-- decoding -->\n{decoding.table(result)}\n<!-- /decoding -->" in decoding.README.read_text("utf-8")
+    assert decoding.row(result) in README
     decoding.draw(result, tmp_path / "drawn.svg")
     assert decoding.PICTURE.read_text("utf-8") == (tmp_path / "drawn.svg").read_text("utf-8")
 
