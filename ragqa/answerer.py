@@ -132,17 +132,9 @@ class Answerer:
         say(f"embedder {source}, {encoder.device}, {encoder.dtype}")
         index.use(encoder.device)
         answerer = cls(
-            index,
-            encoder,
-            embedder_source=source,
-            generator=generator or base_of(adapter),
-            adapter=adapter,
-            reranker=reranker,
-            device=device,
-            dtype=dtype,
-            settings=settings,
-            server=server,
-        )
+            index, encoder, embedder_source=source, generator=generator or base_of(adapter), adapter=adapter,
+            reranker=reranker, device=device, dtype=dtype, settings=settings, server=server,
+        )  # fmt: skip
         answerer._saved = vouched
         return answerer
 

@@ -142,6 +142,7 @@ def test_only_one_package_calls_from_pretrained_of_the_libraries() -> None:
         "models/load.py",
         "models/packaged.py",
         "models/gguf.py",
+        "cluster/answering.py",
         "commands/answering.py",
         "commands/compare.py",
         "training/fine_tune.py",
