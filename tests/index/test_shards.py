@@ -8,7 +8,7 @@ import pytest
 
 from ragqa.catalogue.store import ProductStore, StoreWriter
 from ragqa.errors import StorageError
-from ragqa.files import HashingFile
+from ragqa.files import HashingFile, storage_errors
 from ragqa.index import blocks
 from ragqa.index.shards import Shards
 from ragqa.records import Product
@@ -64,7 +64,8 @@ def test_a_full_or_unfit_folder_is_one_line(
         Shards(tmp_path / "file" / "shards", store, 3, "this")
 
     def full(self: HashingFile, data: object) -> int:
-        raise OSError(28, "No space left on device")
+        with storage_errors(self.path):
+            raise OSError(28, "No space left on device")
 
     shards = Shards(tmp_path / "shards", store, 3, "this")
     with monkeypatch.context() as patch:
