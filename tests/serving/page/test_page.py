@@ -246,6 +246,10 @@ def test_text_from_the_catalogue_is_never_run_and_keeps_to_its_place(page: Chrom
     ask(page, HOSTILE[0])
     shown = page.execute_script("return [...document.querySelectorAll('#cards .title')].map((e) => e.textContent)")
     assert shown == list(HOSTILE)
+    # Signs that turn the direction of writing do not reach beyond the text they stand in.
+    for selector in ("#text", "#answer-heading", ".description"):
+        assert one(page, selector).value_of_css_property("unicode-bidi") == "isolate", selector
+    assert one(page, ".title bdi").value_of_css_property("unicode-bidi") == "isolate"
     one(page, "#tab-compare").click()
     settled(page)
     assert len(all_of(page, ".arm")) == 1
@@ -256,10 +260,6 @@ def test_text_from_the_catalogue_is_never_run_and_keeps_to_its_place(page: Chrom
     assert page.execute_script("return window.hit") is None
     assert all_of(page, "img, svg, body script, iframe, [onerror], [onload]") == []
     assert page.execute_script("return [...document.links].every((a) => a.protocol.startsWith('http'))")
-    # Signs that turn the direction of writing do not reach beyond the text they stand in.
-    for selector in ("#text", "#answer-heading", ".description"):
-        assert one(page, selector).value_of_css_property("unicode-bidi") == "isolate", selector
-    assert one(page, ".title bdi").value_of_css_property("unicode-bidi") == "isolate"
 
 
 @pytest.mark.parametrize(
