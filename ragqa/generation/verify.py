@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import torch
+
+
+# Below it logits that are divided by a temperature are no numbers any more; every draw is greedy long before.
+COLDEST: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)

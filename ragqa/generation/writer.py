@@ -12,7 +12,7 @@ from ragqa.generation.generator import Generator
 from ragqa.generation.limits import check_time
 from ragqa.generation.prompt import Prompt, PromptBuilder, Shown, cut_at_tokens
 from ragqa.generation.sources import Writing, Written, copied
-from ragqa.generation.verify import Sampling
+from ragqa.generation.verify import COLDEST, Sampling
 from ragqa.records import Later, Retrieval
 from ragqa.settings import AnswerSettings
 
@@ -158,5 +158,5 @@ def _batches(order: Sequence[int], tokens: Sequence[int], most: int) -> Iterator
 
 
 def _writing(use: AnswerSettings, until: float | None) -> Writing:
-    sampling = Sampling(use.temperature, use.seed) if use.temperature else None
+    sampling = Sampling(max(use.temperature, COLDEST), use.seed) if use.temperature else None
     return Writing(use.max_new_tokens, sampling, use.stop, use.drafted, until)

@@ -12,7 +12,7 @@ from ragqa.generation.decode import Answering, Decoder
 from ragqa.generation.drafts import Drafter
 from ragqa.generation.opening import ready_to_read
 from ragqa.generation.prefixes import Prefixes
-from ragqa.generation.verify import Sampling
+from ragqa.generation.verify import COLDEST, Sampling, drawn
 
 VOCABULARY = 60
 END = 0
@@ -241,3 +241,8 @@ def test_a_model_without_such_a_cache_is_told(kind: str) -> None:
 def test_positions_by_the_place_in_the_cache_are_found_out() -> None:
     assert takes_holes(made("llama"))
     assert not takes_holes(made("mpt"))
+
+
+def test_the_coldest_temperature_draws_the_likeliest_token() -> None:
+    shares = (torch.tensor([[80.0, -80.0, 79.9]]) / COLDEST).softmax(-1)
+    assert drawn(shares, (), None, torch.Generator().manual_seed(0)) == [0]
