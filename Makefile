@@ -49,7 +49,7 @@ test: $(BIN)/.installed-test  ## run the tests, offline, on two cores
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 torture: $(BIN)/.installed-test  ## reliability, the long mode: crashes, damage, readers, hostile input
-	HF_HUB_OFFLINE=1 RAGQA_LONG=1 $(BIN)/python -m pytest tests/cluster tests/serving/test_replicas.py
+	HF_HUB_OFFLINE=1 RAGQA_LONG=1 $(BIN)/python -m pytest tests/cluster tests/milvus tests/serving/test_replicas.py
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.reliability
 
 test-lowest: .venv-lowest/.installed  ## a part of the tests with the lowest versions that pyproject.toml admits

@@ -78,12 +78,11 @@ class MilvusSearcher:
         """What finds the rows of these titles, asked of Milvus together."""
         hashes = {reading: signed(title_hash(reading)) for reading in readings}
         by_hash: dict[int, list[tuple[int, str]]] = {}
-        wanted = list(dict.fromkeys(hashes.values()))
-        for start in range(0, len(wanted), _ROWS_AT_ONCE):
+        for part in _parts(list(dict.fromkeys(hashes.values()))):
             rows = self._connection.read(
                 "query",
                 self._collection,
-                filter=f"title_hash in {wanted[start : start + _ROWS_AT_ONCE]}",
+                filter=f"title_hash in {list(part)}",
                 output_fields=["row", "title", "title_hash"],
                 limit=_MOST_ROWS,
             )
