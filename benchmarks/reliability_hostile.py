@@ -141,9 +141,14 @@ def _attack_table(runs: dict[str, Any], in_all: dict[str, Any]) -> list[str]:
         for run in runs.values():
             for way in run.values():
                 one = way["kinds"].get(kind)
-                cells.append(f"{one.get('changed', 0)} of {one['asked']}" if one else "")
+                cells.append(f"{one.get('changed', 0)} of {one['asked']}" if one and "asked" in one else "")
         lines.append(f"| {kind} | {' | '.join(cells)} |")
+    ways = [one for run in runs.values() for way in run.values() for one in way["kinds"].values()]
+    both, changed = (sum(one.get(name, 0) for one in ways) for name in ("both", "both, changed"))
     lines += [
+        "",
+        "Counted apart are questions whose every word stands in both titles, the cited product's and the planted one's, so that "
+        f"they are as much about either: {changed} of {both} answers changed.",
         "",
         f"All of them but the look-alikes in one catalogue, {in_all['planted']} products beside {in_all['asked']} questions about "
         f"others, {in_all['with planted products in view']} of which have a planted one among the first three candidates: "
