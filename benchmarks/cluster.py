@@ -31,6 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS, help="what to measure")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000], metavar="N", help="(default: 10000)")
+    parser.add_argument("--killed", type=int, nargs="*", metavar="N", help="the sizes at which a worker is killed (default: all)")  # fmt: skip
     parser.add_argument("--work", type=Path, default=Path("indexes/cluster"), help="(default: %(default)s)")
     parser.add_argument("--again", action="store_true", help="measure also what is kept in the work folder")
     parser.add_argument("--keep", action="store_true", help="make what was measured the committed result")
@@ -46,7 +47,8 @@ def main() -> int:
         return 2
     work = chosen.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    found = module.measure(sorted(set(chosen.sizes)), work, chosen.again)
+    sizes = sorted(set(chosen.sizes))
+    found = module.measure(sizes, work, chosen.again, sizes if chosen.killed is None else chosen.killed)
     print(module.table(found))
     if chosen.keep:
         result.write_text(json.dumps(found, indent=1) + "\n", "utf-8")

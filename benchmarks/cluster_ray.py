@@ -32,8 +32,11 @@ _KILLED_AFTER: Final = 0.3  # share of the blocks that are there when a worker i
 _CLOSE: Final = 1e-5  # largest difference of two vectors' numbers that are the same
 
 
-def measure(sizes: Sequence[int], work: Path, again: bool = False) -> dict[str, Any]:
-    """Every stage at every size, each in a process of its own; what is kept in the work folder is not measured again."""
+def measure(sizes: Sequence[int], work: Path, again: bool, killed_at: Sequence[int]) -> dict[str, Any]:
+    """Every stage at every size, each in a process of its own; what is kept in the work folder is not measured again.
+
+    A worker is killed only at the sizes of `killed_at`.
+    """
     threads = os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)
     result: dict[str, Any] = {
         "machine": setting() | {"threads": int(threads)},
@@ -44,6 +47,8 @@ def measure(sizes: Sequence[int], work: Path, again: bool = False) -> dict[str, 
     }
     for size in sizes:
         for stage in STAGES:
+            if stage == "killed" and size not in killed_at:
+                continue
             kept = work / f"{size}-{stage}.json"
             if again or not kept.exists():
                 print(f"{time.strftime('%H:%M:%S')} {stage} at {size:,}", file=sys.stderr, flush=True)
@@ -72,7 +77,7 @@ def table(result: dict[str, Any]) -> str:
         "|---" * 10 + "|",
     ]
     for size, at in result["sizes"].items():
-        for stage in ("one", "ray", "killed"):
+        for stage in (name for name in STAGES if name in _BY and name in at):
             found, share = at[stage], at["one"]["total"] / at[stage]["total"]
             seconds = found["seconds"]
             lines.append(
@@ -89,9 +94,9 @@ _BY: Final = {"one": "one process", "ray": "Ray, two workers", "killed": "two Ra
 def _marks(result: dict[str, Any]) -> str:
     largest = str(max(map(int, result["sizes"])))
     share = result["sizes"][largest]["one"]["total"] / result["sizes"][largest]["ray"]["total"]
-    lost = {size: at["killed"]["lost"] for size, at in result["sizes"].items()}
-    apart = max(at[stage]["apart"] for at in result["sizes"].values() for stage in ("ray", "killed"))
-    same = all(at[stage]["same_products"] for at in result["sizes"].values() for stage in ("ray", "killed"))
+    compared = [one for at in result["sizes"].values() for one in at.values() if "apart" in one]
+    apart, same = max(one["apart"] for one in compared), all(one["same_products"] for one in compared)
+    lost = [at["killed"]["lost"] for at in result["sizes"].values() if "killed" in at]
     rows = [
         (
             f"titles/s in all of one process's, {int(largest):,} titles",
@@ -99,7 +104,12 @@ def _marks(result: dict[str, Any]) -> str:
             f"{share:.2f}",
             share >= MARK,
         ),
-        ("products lost with a killed worker", "0", f"{sum(lost.values())}", not sum(lost.values())),
+        (
+            "products lost with a killed worker",
+            "0",
+            f"{sum(lost)}" if lost else "not tried",
+            bool(lost) and not sum(lost),
+        ),
         ("products and their order as one process's", "the same", "the same" if same else "others", same),
         ("largest difference of a vector's number", f"under {_CLOSE:g}", f"{apart:.1e}", apart < _CLOSE),
     ]

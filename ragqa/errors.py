@@ -8,7 +8,8 @@
     │   └── QuestionError          a question is empty or too long
     ├── TimeLimitError             a question was not answered in the time it was given
     ├── ModelError                 a model is unknown, unreachable or unfit
-    ├── ServerError                the server of the generator, or Milvus, does not answer as it should
+    ├── ServerError                a server, that of the generator, does not answer as it should
+    │   └── MilvusError            Milvus does not
     ├── ClusterError               a Ray cluster cannot be reached, or fails
     ├── ProductIndexError          a product index on disk
     │   ├── IndexNotFoundError     no index there, or none finished
@@ -51,7 +52,11 @@ class ModelError(RagqaError):
 
 
 class ServerError(RagqaError):
-    """The server that runs the generator, or Milvus, cannot be reached, refuses, fails, or answers nonsense."""
+    """The server that runs the generator cannot be reached, refuses, fails, or answers nonsense."""
+
+
+class MilvusError(ServerError):
+    """Milvus cannot be reached, refuses, fails, or answers nonsense."""
 
 
 class ClusterError(RagqaError):

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shutil
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -40,7 +41,7 @@ class Hold:
     """What keeps a generation from being removed, as long as it is referred to; a forked child holds on by itself."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        weakref.finalize(self, _close, descriptor)
 
     @classmethod
     def take(cls, generation: Path) -> Self | None:
@@ -58,9 +59,10 @@ class Hold:
         except OSError:
             return None
 
-    def __del__(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self._descriptor)
+
+def _close(descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
 
 def read_current(path: Path) -> Live:

@@ -74,7 +74,7 @@ def build_milvus(
     Raises:
         InputError: catalogue or address cannot be used, the name is taken, or a text is longer than Milvus takes.
         MissingDependencyError: pymilvus is not installed.
-        ServerError: Milvus cannot be reached, refuses, or has not kept all rows.
+        MilvusError: Milvus cannot be reached, refuses, or has not kept all rows.
         ModelError, StorageError, BusyError: see `ragqa.build_index`.
     """
     address = Address.parse(uri, name)

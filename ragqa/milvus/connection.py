@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Any, Final
 
-from ragqa.errors import IndexNotFoundError, MissingDependencyError, RagqaError, ServerError, first_line
+from ragqa.errors import IndexNotFoundError, MilvusError, MissingDependencyError, RagqaError, first_line
 from ragqa.milvus.address import TOKEN, Address
 
 # Seconds for what a server does in its own time: to flush, to index, to load.
@@ -49,7 +49,7 @@ class Connection:
 
     Raises:
         MissingDependencyError: pymilvus, or for a file milvus-lite, is not installed.
-        ServerError: there is no Milvus, or it refuses.
+        MilvusError: there is no Milvus, or it refuses.
     """
 
     def __init__(self, address: Address) -> None:
@@ -76,7 +76,7 @@ class Connection:
 
         Raises:
             IndexNotFoundError: there is no such collection.
-            ServerError: it cannot be reached, refuses, or fails.
+            MilvusError: it cannot be reached, refuses, or fails.
         """
         send = getattr(self._client, method)
         patience = self.address.timeout if timeout is None else timeout
@@ -123,18 +123,18 @@ class Connection:
         if code in _NOT_THERE:
             return IndexNotFoundError(f"{where}: is not there any more, or was replaced; open it anew")
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-            return ServerError(f"{where}: Milvus did not answer within {patience:g} s; ?timeout= gives it more")
+            return MilvusError(f"{where}: Milvus did not answer within {patience:g} s; ?timeout= gives it more")
         if _passing(grpc, error):
-            return ServerError(f"{where}: Milvus cannot be reached for {patience:g} s; {lost}")
+            return MilvusError(f"{where}: Milvus cannot be reached for {patience:g} s; {lost}")
         if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or "auth" in str(error).lower():
-            return ServerError(f"{where}: Milvus does not let you in; give user:password or a key in {TOKEN}")
+            return MilvusError(f"{where}: Milvus does not let you in; give user:password or a key in {TOKEN}")
         if code == grpc.StatusCode.UNIMPLEMENTED or "UNIMPLEMENTED" in str(error):
-            return ServerError(f"{where}: is no Milvus, or one too old for this: 2.5 and later are accepted")
+            return MilvusError(f"{where}: is no Milvus, or one too old for this: 2.5 and later are accepted")
         said = getattr(error, "message", None) or (error.details() if hasattr(error, "details") else error)
-        return ServerError(f"{where}: Milvus says: {first_line(Exception(said))}")
+        return MilvusError(f"{where}: Milvus says: {first_line(Exception(said))}")
 
 
-class NotLoadedError(ServerError):
+class NotLoadedError(MilvusError):
     """A collection is there and not loaded."""
 
 

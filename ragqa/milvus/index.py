@@ -46,7 +46,7 @@ class MilvusIndex:
         Raises:
             InputError: the address cannot be read.
             MissingDependencyError: pymilvus is not installed.
-            ServerError: Milvus cannot be reached, or refuses.
+            MilvusError: Milvus cannot be reached, or refuses.
             IndexNotFoundError: it has no such catalogue, or none that was loaded to its end.
             IndexMismatchError: another format version wrote it.
             IndexDamagedError: its manifest is not readable, or products are missing.

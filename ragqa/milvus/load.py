@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from ragqa.catalogue.store import ProductStore
-from ragqa.errors import InputError, ServerError
+from ragqa.errors import InputError, MilvusError
 from ragqa.milvus import layout
 from ragqa.milvus.connection import PATIENCE, Connection, import_pymilvus
 from ragqa.milvus.searcher import MilvusSearcher
@@ -75,7 +75,7 @@ def load(connection: Connection, contents: Contents, recipe: str, fit: Fit) -> s
 
     Raises:
         InputError: the name is taken by something else, a text is too long, or there is no such recipe.
-        ServerError: Milvus cannot be reached, refuses, or has not kept all rows.
+        MilvusError: Milvus cannot be reached, refuses, or has not kept all rows.
     """
     dense = layout.dense_index(recipe, len(contents.store))
     before = check_name(connection)
@@ -186,7 +186,7 @@ class _Load:
         kept = count_of(self._connection, self.products)
         if kept < self._count:
             _drop(self._connection, self.products)
-            raise ServerError(
+            raise MilvusError(
                 f"{self._connection.address.shown}: Milvus has kept {kept:,} of {self._count:,} products; they were taken "
                 "away, and nobody reads them; run the same command again"
             )
@@ -257,7 +257,7 @@ class _Load:
         for attempt in range(1, _ATTEMPTS + 1):
             # What a killed load, or the last attempt, has left in it.
             if call("has_partition", self.products, name):
-                with contextlib.suppress(ServerError):
+                with contextlib.suppress(MilvusError):
                     call("release_collection", self.products)
                 call("drop_partition", self.products, name)
             call("create_partition", self.products, name)
@@ -267,7 +267,7 @@ class _Load:
                     call("insert", self.products, rows, partition_name=name, timeout=PATIENCE, again=False)
                     done(len(rows) if attempt == 1 else 0)
                 break
-            except ServerError as error:
+            except MilvusError as error:
                 if attempt == _ATTEMPTS:
                     raise
                 say(f"partition {name} is begun anew ({error})")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ragqa.errors import InputError, ServerError, TimeLimitError
+from ragqa.errors import InputError, MilvusError, ServerError, TimeLimitError
 
 _LONGEST_RETRY: Final = 60
 _LOG: Final = logging.getLogger("ragqa.serving")
@@ -94,11 +94,11 @@ def problem_of(error: BaseException) -> Problem:
             return Problem(422, "invalid-request", str(error))
         case TimeLimitError():
             return Problem(504, "timeout", "the question was not answered in the time it was given")
+        case MilvusError():
+            return Problem(502, "search-unreachable", "Milvus, which searches, did not answer as it should")
         case ServerError():
             return Problem(
-                502,
-                "generator-unreachable",
-                "the server that runs the generator, or the search, did not answer as it should",
+                502, "generator-unreachable", "the server that runs the generator did not answer as it should"
             )
         case _:
             return Problem(500, "internal-error", "something went wrong here; the log has it under this id")

@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from ragqa import Answerer
+from ragqa.errors import MilvusError, ServerError
 from tests.serving.conftest import LT350, Serving, serving
 
 JSON = {"content-type": "application/json"}
@@ -118,6 +119,20 @@ def test_an_error_nobody_foresaw_is_told_by_an_id_alone(
         told = problem(here.ask(LT350), 500, "internal-error")
         assert "secret" not in str(told)
     assert any(told["id"] in record.getMessage() and record.exc_info for record in caplog.records)
+
+
+def test_which_server_behind_it_failed_is_told_and_not_where_it_is(answerer: Answerer, gate: Any) -> None:
+    errors = [MilvusError("milvus://shop.internal: lost"), ServerError("http://gpu.internal: refused")]
+
+    def failing(questions: list[str], **settings: Any) -> Any:
+        if questions == [LT350]:
+            raise errors.pop(0)
+        return answerer.retrieve(questions, **settings)
+
+    gate.answerer.retrieve = failing
+    with serving(gate.answerer) as here:
+        for code in ("search-unreachable", "generator-unreachable"):
+            assert "internal" not in str(problem(here.ask(LT350), 502, code)["detail"])
 
 
 def test_headers_keep_browsers_safe(served: Serving) -> None:
