@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.toys import rows
-from ragqa import build_index, open_index
+from ragqa import Answerer, build_index, open_index
 from ragqa.index import blocks
 from ragqa.index.storage import ProductIndex
 from tests.conftest import ROOT
+from tests.milvus.conftest import LiteServer
 
 pytestmark = pytest.mark.weights
 _SIZE = 64
@@ -175,6 +176,28 @@ def test_questions_are_answered_as_by_one_process(address: str, demo_index: Path
     assert status == 0, err
     assert "4 asked in" in told
     assert pq.read_table(tmp_path / "ray.parquet").equals(pq.read_table(tmp_path / "one.parquet"))
+
+
+@pytest.mark.skipif("RAGQA_LONG" not in os.environ, reason="takes two minutes; make torture runs it")
+def test_what_ray_embeds_is_found_in_milvus(
+    address: str, catalogue: Path, expected: ProductIndex, tmp_path: Path
+) -> None:
+    server = LiteServer(tmp_path / "milvus")
+    try:
+        uri = server.uri("by_ray", timeout=60)
+        build = ("build-index", catalogue, "--out", tmp_path / "work", "--store", "milvus", "--uri", uri)
+        status, told, err = ended(run(*build, "--engine", "ray", "--address", address))
+        assert status == 0, err
+        assert told.count("wrote") == -(-len(expected.store) // _SIZE)
+        there = Answerer.from_pretrained(uri, device="cpu")
+        here = Answerer.from_pretrained(expected.folder.parent, device="cpu")
+        assert len(there.index) == len(expected.store)
+        titles = [product.title for product in expected.store][::97]
+        for mine, theirs in zip(there.retrieve(titles), here.retrieve(titles), strict=True):
+            assert mine.candidates[0].product == theirs.candidates[0].product
+            assert mine.candidates[0].score == pytest.approx(theirs.candidates[0].score, abs=1e-4)
+    finally:
+        server.kill()
 
 
 @pytest.mark.skipif("RAGQA_LONG" not in os.environ, reason="needs both cores; make torture runs it")
