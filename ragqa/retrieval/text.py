@@ -52,12 +52,15 @@ def _fold_sign(match: re.Match[str]) -> str:
 
 
 def _without_accents(text: str) -> str:
-    """`text`, decomposed, without the marks over Latin, Greek and Cyrillic letters; others are letters of their own."""
+    """`text`, decomposed, without the marks over Latin, Greek and Cyrillic letters and over signs.
+
+    Those of other letters are part of what is written.
+    """
     kept, plain = [], False
     for char in text:
         if unicodedata.category(char) == "Mn" and plain:
             continue
-        plain = ord(char) < 0x530
+        plain = ord(char) < 0x530 or unicodedata.category(char)[0] not in "LNM"
         kept.append(char)
     return "".join(kept)
 

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ragqa.retrieval.text import coverage, fold, overlap, trigrams
@@ -19,6 +19,9 @@ from ragqa.retrieval.text import coverage, fold, overlap, trigrams
         ("ﬁne 5½", "fine 5 1 2"),
         ("𝓐", "a"),
         ("!!!", ""),
+        ("0⋠1", "0 1"),
+        ("❤\ufe0f Mug", "mug"),
+        ("हिन्दी", "हिन्दी"),
     ],
 )
 def test_folding_keeps_what_tells_products_apart(text: str, folded: str) -> None:
@@ -26,6 +29,7 @@ def test_folding_keeps_what_tells_products_apart(text: str, folded: str) -> None
 
 
 @given(st.text())
+@example("0⋠")
 def test_folding_twice_changes_nothing(text: str) -> None:
     assert fold(fold(text)) == fold(text)
 
