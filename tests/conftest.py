@@ -14,6 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
+import hypothesis
 import pytest
 import xxhash
 
@@ -24,6 +25,9 @@ from ragqa.retrieval.text import trigrams
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "examples" / "catalogue" / "trn.json"
 
+# A busy machine is no failure.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 # Files that take minutes, the longest first. Those that begin last end together: else one core would wait for one file.
 LONGEST = ("comparison/test_smoke.py", "test_readme.py", "training/test_fine_tune.py", "training/test_export.py", "test_examples.py")  # fmt: skip
