@@ -13,8 +13,8 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import numpy as np
 import hypothesis
+import numpy as np
 import pytest
 import xxhash
 
