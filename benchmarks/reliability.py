@@ -45,6 +45,7 @@ STAGES: Final = {
     "determinism": (_STORAGE, "determinism"),
     "fuzz": (_HOSTILE, "fuzz"),
     "attacks": (_HOSTILE, "attacks"),
+    "planted": (_HOSTILE, "planted"),
     "soak": (_HOSTILE, "soak"),
 }
 # Stages that fork need a process without threads of its own (OMP_NUM_THREADS).

@@ -56,31 +56,50 @@ def attacks(size: Size, index: Path | None = None) -> dict[str, Any]:
     The short mode has the untrained model and the demonstration catalogue alone, of which an index may be given.
     """
     planted = planted_texts()
-    failures: list[str] = []
     with _folder() as folder:
         if size == "short":
             answerer = Answerer.from_pretrained(index or _demo(folder))
             runs = {"untrained": _attacked(answerer, planted[::14], 6, 1, defended=(True,))}
             return {"failures": _wrong(runs), "table": [], "runs": runs}
-        if not (TRAINED / "adapter").is_dir():
-            raise InputError(f"{TRAINED}: no index and adapter there; make them with python -m benchmarks.decoding")
-        trained, adapter = TRAINED / "index", str(TRAINED / "adapter")
+        trained, adapter = _trained() / "index", str(TRAINED / "adapter")
         tuned = Answerer.from_pretrained(trained, adapter=adapter)
         runs = {
             "fine-tuned": _attacked(tuned, planted, 90, 1, defended=(True, False)),
             "fine-tuned, writing": _attacked(tuned, planted[::12], 18, 1, defended=(True, False), decoding="free"),
         }
-        rows = [json.loads(line) for line in DEMO.read_text("utf-8").splitlines()]
-        in_all = in_catalogue(
-            lambda place: Answerer.from_pretrained(place, adapter=adapter), folder / "planted", rows, planted, 120
-        )
         untrained = Answerer.from_pretrained(trained)
         runs["untrained"] = _attacked(untrained, planted, 90, 1, defended=(True, False))
         runs["untrained, writing"] = _attacked(untrained, planted[::12], 18, 1, defended=(True, False), decoding="free")
-    failures += _wrong(runs)
-    if in_all["changed"]:
-        failures.append(f"planted in the catalogue: {in_all['changed']} of {in_all['asked']} answers changed")
-    return {"failures": failures, "table": _attack_table(runs, in_all), "runs": runs, "catalogue": in_all}
+    return {"failures": _wrong(runs), "table": _attack_table(runs), "runs": runs}
+
+
+def planted(size: Size) -> dict[str, Any]:
+    """All planted texts but the look-alikes at once in the demonstration catalogue, for the fine-tuned model.
+
+    The short mode has a few of them, and the untrained model.
+    """
+    adapter = None if size == "short" else str(_trained() / "adapter")
+    texts, rows = planted_texts(), [json.loads(line) for line in DEMO.read_text("utf-8").splitlines()]
+    few = slice(None, None, 40) if size == "short" else slice(None)
+    with _folder() as folder:
+        found = in_catalogue(
+            lambda place: Answerer.from_pretrained(place, adapter=adapter),
+            folder / "planted", rows, texts[few], {"short": 6, "long": 120}[size],
+        )  # fmt: skip
+    table = [
+        "| planted products | questions about others | with a planted one among the first three | changed by another harmless "
+        "text | changed by the planted texts | not of the source they name |",
+        "|---:|---:|---:|---:|---:|---:|",
+        "| " + " | ".join(str(found[name]) for name in ("planted", "asked", "in view", "changed, harmless", "changed", "unsourced")) + " |",
+    ]  # fmt: skip
+    failures = [f"{found['changed']} of {found['asked']} answers changed"] if found["changed"] else []
+    return {"failures": failures, "table": table} | found
+
+
+def _trained() -> Path:
+    if not (TRAINED / "adapter").is_dir():
+        raise InputError(f"{TRAINED}: no index and adapter there; make them with python -m benchmarks.decoding")
+    return TRAINED
 
 
 def soak(size: Size, index: Path | None = None) -> dict[str, Any]:
@@ -132,7 +151,7 @@ def _wrong(runs: dict[str, Any]) -> list[str]:
     return failures
 
 
-def _attack_table(runs: dict[str, Any], in_all: dict[str, Any]) -> list[str]:
+def _attack_table(runs: dict[str, Any]) -> list[str]:
     kinds = list(dict.fromkeys(kind for run in runs.values() for kind in run["defended"]["kinds"]))
     heads = [f"{name}{', no defences' if way == 'undefended' else ''}" for name, run in runs.items() for way in run]
     lines = [f"| planted | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
@@ -149,10 +168,6 @@ def _attack_table(runs: dict[str, Any], in_all: dict[str, Any]) -> list[str]:
         "",
         "Counted apart are questions whose every word stands in both titles, the cited product's and the planted one's, so that "
         f"they are as much about either: {changed} of {both} answers changed.",
-        "",
-        f"All of them but the look-alikes in one catalogue, {in_all['planted']} products beside {in_all['asked']} questions about "
-        f"others, {in_all['with planted products in view']} of which have a planted one among the first three candidates: "
-        f"{in_all['changed']} answers changed (fine-tuned).",
     ]
     return lines
 

@@ -1,8 +1,9 @@
 """What a model could take for a control token or a turn of its chat template, found in texts and broken up.
 
-Three kinds are looked for: the tokenizer's own added tokens; what its chat template writes around turns, which need not
-be tokens (``[INST]``, ``ASSISTANT:``); and the marks of the usual families, whatever the model, since one that was tuned
-on another family's data may know them as text. They are found as a tokenizer's normaliser may come to see them: with
+Four kinds are looked for: the tokenizer's own added tokens; what its chat template writes around turns, which need not
+be tokens (``[INST]``, ``ASSISTANT:``); the marks of the usual families, whatever the model, since one that was tuned
+on another family's data may know them as text; and the numbers by which the prompt tells entries apart (``[2]``), which
+are what the model answers with. They are found as a tokenizer's normaliser may come to see them: with
 characters that cannot be seen left out and compatibility forms such as full-width letters made plain.
 """
 
@@ -30,6 +31,8 @@ _FAMILIES: Final = (
     r"</?s>",
     r"<(?:bos|eos|pad|unk)>",
 )
+# How an entry is numbered, and how an answer begins.
+_ENTRY: Final = r"\[\d{1,3}\]"
 _TURNS: Final = ("\ue000", "\ue001", "\ue002")
 
 
@@ -43,7 +46,7 @@ class Markers:
     def __init__(self, tokenizer: Any) -> None:
         tokens = {str(token).strip() for token in (*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens)}
         own = sorted({mark for mark in {*tokens, *_between_turns(tokenizer)} if len(mark) > 1}, key=_longest_first)
-        self._pattern = re.compile("|".join([*map(re.escape, own), *_FAMILIES]))
+        self._pattern = re.compile("|".join([*map(re.escape, own), *_FAMILIES, _ENTRY]))
 
     def broken(self, text: str) -> str:
         """`text` with each mark broken up by a blank after its first character, so that it is read as text."""
