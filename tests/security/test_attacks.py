@@ -11,7 +11,7 @@ import pytest
 from benchmarks.hostile_attacks import _defences, sourced
 from benchmarks.hostile_texts import LOOK_ALIKE, Attack
 from benchmarks.hostile_texts import attacks as planted_texts
-from benchmarks.reliability_hostile import attacks, soak
+from benchmarks.reliability_hostile import attacks, planted, soak
 from ragqa.generation.prompt import PromptBuilder
 from ragqa.records import Answer, Source
 from tests.security.families import family_tokenizer
@@ -38,7 +38,16 @@ def test_names_are_filled_in_once_and_the_place_is_kept() -> None:
 def test_planted_texts_do_not_hide_where_an_answer_is_from(demo_index: Path) -> None:
     found = attacks("short", demo_index)
     assert found["failures"] == []
-    assert sum(kind["asked"] for kind in found["runs"]["untrained"]["defended"]["kinds"].values()) >= 15
+    assert sum(kind.get("asked", 0) for kind in found["runs"]["untrained"]["defended"]["kinds"].values()) >= 12
+
+
+@pytest.mark.weights
+def test_planted_products_are_counted_beside_harmless_ones() -> None:
+    found = planted("short")
+    assert found["planted"] >= 4
+    assert found["asked"] >= 3
+    assert found["unsourced"] == 0
+    assert found["failures"] == [f"{found['changed']} of {found['asked']} answers changed"] * bool(found["changed"])
 
 
 def test_the_defences_are_off_only_within() -> None:
