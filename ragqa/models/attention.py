@@ -88,12 +88,16 @@ def _attend(
     return found
 
 
-def _mask(*, q_length: int, kv_length: int, attention_mask: torch.Tensor | None = None, **more: Any) -> Any:
+def _mask(*, kv_length: int, attention_mask: torch.Tensor | None = None, **more: Any) -> Any:
     """No mask where each place sees all before it, else `sdpa`'s."""
     from transformers.masking_utils import causal_mask_function, sdpa_mask
 
-    whole = more.get("q_offset", 0) + q_length == kv_length and more.get("kv_offset", 0) == 0
+    if (places := more.get("cache_position")) is not None:  # as transformers 5.0 tells it
+        stop = int(places[-1]) + 1
+    else:
+        stop = more.get("q_offset", 0) + more["q_length"]
+    whole = stop == kv_length and more.get("kv_offset", 0) == 0
     plain = more.get("mask_function", causal_mask_function) is causal_mask_function
     if attention_mask is None and whole and plain and more.get("allow_is_causal_skip", True):
         return None
-    return sdpa_mask(q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **more)
+    return sdpa_mask(kv_length=kv_length, attention_mask=attention_mask, **more)
