@@ -1,13 +1,14 @@
 """What no test reaches: ``python -m benchmarks.coverage_report coverage.json``, after ``make coverage`` and ``coverage json``.
 
 Puts the share of lines and branches of ragqa/ that tests reach, and the modules that they reach least, into
-docs/reliability.md.
+docs/reliability.md. What was not run is named after the file: ``coverage.json tests/security``.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +19,8 @@ from ragqa.versions import setting
 _NAMED: Final = 95.0  # modules below this share are named
 
 
-def table(found: dict[str, Any], measured: dict[str, Any]) -> str:
-    """What stands between the marks, of the JSON that coverage.py writes."""
+def table(found: dict[str, Any], measured: dict[str, Any], without: Sequence[str] = ()) -> str:
+    """What stands between the marks, of the JSON that coverage.py writes and the tests that were not run."""
     totals, files = found["totals"], found["files"]
     shares = {name: float(one["summary"]["percent_covered"]) for name, one in files.items()}
     branches = totals["covered_branches"] / totals["num_branches"]
@@ -33,15 +34,16 @@ def table(found: dict[str, Any], measured: dict[str, Any]) -> str:
             ", ".join(f"`{name.removeprefix('ragqa/')}` {share:.0f}" for share, name in low) + ".",
             "",
             f"Measured on {measured['date']} at commit `{measured['commit']}`, Python {measured['python']}, without the tests that "
-            "`make torture` adds; processes that tests start are counted, Ray's own workers and those killed are not.",
+            f"`make torture` adds{''.join(f', `{name}`' for name in without)}; processes that tests start are counted, Ray's own "
+            "workers and those killed are not.",
         ]
     )
 
 
-def main(path: str) -> None:
+def main(path: str, *without: str) -> None:
     """Write it."""
-    put(PAGE, "coverage", table(json.loads(Path(path).read_text("utf-8")), setting()))
+    put(PAGE, "coverage", table(json.loads(Path(path).read_text("utf-8")), setting(), without))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
