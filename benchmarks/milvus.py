@@ -210,11 +210,10 @@ def table(result: dict[str, Any]) -> str:
         + ", ".join(f"{kind} {share:.1%}" for kind, share in result["same_first_by_kind"].items())
         + f". Of the first {_TOP}, {result['same_ten']:.1%} are the same. Confidences differ by at most "
         f"{result['confidence_differs_by']:.4f}.",
-        "",
-        "| the first candidate differs because | right is | questions |",
-        "|---|---|---|",
-        *(f"| {why} | {right} | {count} |" for (why, right), count in whys.most_common()),
     ]  # fmt: skip
+    if whys:
+        lines += ["", "| the first candidate differs because | right is | questions |", "|---|---|---|"]
+        lines += [f"| {why} | {right} | {count} |" for (why, right), count in whys.most_common()]
     return "\n".join(lines)
 
 

@@ -100,6 +100,8 @@ class _Trainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         """The sum of the weights of an optimiser step's tokens, in all processes."""
+        if not batch_samples:  # transformers 5.0 asks once more at the end of an epoch that was gone on with
+            return torch.zeros((), device=device)
         own = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
         found: torch.Tensor = self.accelerator.reduce(own, "sum") if self.accelerator.num_processes > 1 else own
         return found
