@@ -1,6 +1,6 @@
 """Fine-tune a generator both ways, plainly and with retrieval, and ask each about products it was not trained on.
 
-python examples/04_fine_tune.py           # 200 questions each, some minutes on two cores
+python examples/04_fine_tune.py           # 200 questions each, up to half an hour on two cores
 RAGQA_TOY=1 python examples/04_fine_tune.py   # one step each: it shows the way, and teaches nothing
 
 An adapter that is there already is kept. Its folder's README.md tells how the training went.
