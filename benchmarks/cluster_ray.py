@@ -37,9 +37,8 @@ def measure(sizes: Sequence[int], work: Path, again: bool, killed_at: Sequence[i
 
     A worker is killed only at the sizes of `killed_at`.
     """
-    threads = os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)
     result: dict[str, Any] = {
-        "machine": setting() | {"threads": int(threads)},
+        "machine": setting(),
         "versions": installed_versions(_PACKAGES),
         "workers": WORKERS,
         "files": FILES,
@@ -63,11 +62,11 @@ def measure(sizes: Sequence[int], work: Path, again: bool, killed_at: Sequence[i
 
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    machine = result["machine"]
+    machine, threads = result["machine"], next(iter(result["sizes"].values()))["one"]["threads"]
     versions = ", ".join(f"{name} {v}" for name, v in result["versions"].items() if name not in ("python", "ragqa"))
     lines = [
         f"Measured on {machine['date']} at commit `{machine['commit']}`: {machine['machine']}, Python {machine['python']}, "
-        f"no GPU; {versions}. The same catalogue, in {result['files']} files: by one process with {machine['threads']} "
+        f"no GPU; {versions}. The same catalogue, in {result['files']} files: by one process with {threads} "
         f"threads; by a Ray of its own with {result['workers']} workers of a thread each; and by two Ray nodes of a worker "
         "each, one of which is killed when a third of the blocks are there. Titles a second: of embedding, and of the whole "
         "command with the start of Ray; memory: the most that the command and all it started held.",
@@ -197,6 +196,7 @@ def _built(size: int, work: Path, name: str, address: str | None, workers: int |
         total = time.perf_counter() - started
     return {
         "products": len(index),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
         "connecting": round(connected, 3),
         "seconds": index.manifest["seconds"],
         "total": round(total, 3),

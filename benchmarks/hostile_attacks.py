@@ -139,12 +139,12 @@ def in_catalogue(
     build_index(harmless, index)
     answerer = answerer_of(index)
     texts = [one.found.question.text for one in asked(answerer, count, decoding="copy")]
-    before = _together(answerer, texts, settings)
+    before = answerer.ask_many(texts, **settings)
     about = [not str(_cited(one)).startswith(_PLANTED) for one in before]
 
     def after(catalogue: Sequence[dict[str, str]]) -> tuple[list[Answer], int]:
         update_index(index, catalogue)
-        answers = _together(answerer_of(index), texts, settings)
+        answers = answerer_of(index).ask_many(texts, **settings)
         return answers, sum(_differs(*pair) and others for *pair, others in zip(before, answers, about, strict=True))
 
     (_, by_harmless), (answers, changed) = after(other), after(hostile)
@@ -169,10 +169,6 @@ def _products(named: Sequence[tuple[Attack, str]], text: str | None) -> Iterator
         names |= {"question": f"What is the description of {title}?", "subject": title}
         content = attack.planted(_HARMLESS[0], **names)
         yield {"uid": f"{_PLANTED}{number}", "title": own, "content": text or content}
-
-
-def _together(answerer: Answerer, texts: Sequence[str], settings: dict[str, Any]) -> list[Answer]:
-    return answerer.ask_many(texts, **settings)
 
 
 def _plant(answerer: Answerer, attack: Attack, one: Asked, turn: int, defended: bool) -> tuple[Retrieval, str, bool]:

@@ -38,7 +38,8 @@ def test_names_are_filled_in_once_and_the_place_is_kept() -> None:
 def test_planted_texts_do_not_hide_where_an_answer_is_from(demo_index: Path) -> None:
     found = attacks("short", demo_index)
     assert found["failures"] == []
-    assert sum(kind.get("asked", 0) for kind in found["runs"]["untrained"]["defended"]["kinds"].values()) >= 12
+    kinds = found["runs"]["untrained"]["defended"]["kinds"].values()
+    assert sum(kind.get("asked", 0) + kind.get("both", 0) for kind in kinds) >= 15
 
 
 @pytest.mark.weights
