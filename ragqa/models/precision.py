@@ -13,6 +13,8 @@ from torch import nn
 
 # Rows of the matrices that are expected, for which oneDNN chooses the order of weights.
 _ROWS: Final = 512
+# Rows that oneDNN is seen to add up in one order, whatever their number; so it does from `_ROWS` on.
+_FEW_ROWS: Final = 32
 
 
 class Product:
@@ -24,9 +26,14 @@ class Product:
         weight: (out, in).
         bias: (out,), or None.
         gelu: apply the Gaussian error linear unit to what comes out.
+        steady: a row (of a matrix) comes out the same whatever other rows there are. Processors with AMX add a long row's
+            products up in another order where there are some dozens of rows, and round to another bfloat16 then: those are
+            multiplied a few at a time.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, gelu: bool = False) -> None:
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, gelu: bool = False, steady: bool = False
+    ) -> None:
         self.dtype, self._gelu = weight.dtype, gelu
         self._bias = None if bias is None else bias.detach()
         self._weight = weight.detach()
@@ -35,10 +42,23 @@ class Product:
         self._multiply = self._plain if packed is None else self._pointwise
         if packed is not None:
             self._weight = packed
+        self._by_few = steady and packed is not None and self._varies(weight.shape[1])
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out), in the weights' number format."""
-        return self._multiply(inputs.to(self.dtype), self._weight)
+        inputs = inputs.to(self.dtype)
+        if self._by_few and _FEW_ROWS < len(inputs) < _ROWS:
+            return self._few_by_few(inputs)
+        return self._multiply(inputs, self._weight)
+
+    def _few_by_few(self, inputs: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self._multiply(few, self._weight) for few in torch.split(inputs, _FEW_ROWS)])
+
+    def _varies(self, width: int) -> bool:
+        """Whether rows come out otherwise among twice as many as are few."""
+        tried = torch.randn(2 * _FEW_ROWS, width, generator=torch.Generator().manual_seed(0)).to(self.dtype)
+        with torch.no_grad():
+            return not torch.equal(self._multiply(tried, self._weight), self._few_by_few(tried))
 
     def _plain(self, inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         found = nn.functional.linear(inputs, weight, self._bias)

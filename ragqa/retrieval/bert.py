@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,6 @@ _TRIED: Final = (
     "LT-350 headlamp",
 )
 _AS_NEAR: Final = 0.9995
-_MASKED: Final = -1e9
 _VECTOR: Final = 16
 # Products of few rows, as of one question, have a multiple of so many: for each number of rows that it meets oneDNN makes
 # programs, which takes milliseconds and 2 MB.
@@ -62,7 +62,7 @@ class BertEncoder:
         prompts: Mapping[str, str | None],
     ) -> None:
         self._encode_texts, self._mean = encode, mean
-        self._heads, self._eps = int(config["num_attention_heads"]), float(config["layer_norm_eps"])
+        heads, self._eps = int(config["num_attention_heads"]), float(config["layer_norm_eps"])
         self.prompts = {
             kind: next((prompt for name in names if (prompt := prompts.get(name))), "")
             for kind, names in _PROMPTS.items()
@@ -79,7 +79,8 @@ class BertEncoder:
         )
         self._words, self._places, self._norm = words, places + types[0], (scale, shift)
         self._layers = [
-            _Layer(weights, f"encoder.layer.{number}.", self._eps) for number in range(int(config["num_hidden_layers"]))
+            _Layer(weights, f"encoder.layer.{number}.", heads, self._eps)
+            for number in range(int(config["num_hidden_layers"]))
         ]
         self.dtype = str(self._layers[0].dtype).removeprefix("torch.")
 
@@ -103,83 +104,73 @@ class BertEncoder:
             return found
 
     def _encode(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        lengths = torch.tensor([len(one) for one in ids])
-        count, longest = len(ids), int(lengths.max())
-        here = torch.arange(longest)
-        real = here < lengths[:, None]
-        whole = bool(real.all())
         flat = [token for one in ids for token in one]
         spare = -len(flat) % _STEP if len(flat) <= _FEW_ROWS else 0
-        places = nn.functional.pad(here.expand(count, longest)[real], (0, spare))
+        places = torch.tensor([place for one in ids for place in range(len(one))] + [0] * spare)
         hidden = self._words[torch.tensor(flat + [0] * spare)] + self._places[places]
         hidden = nn.functional.layer_norm(hidden, hidden.shape[1:], *self._norm, self._eps)
-        shape = _Shape(count, longest, self._heads, None if whole else real, spare)
+        runs = _runs(ids)
+        seen = torch.zeros(hidden.shape, dtype=self._layers[0].dtype)
         for layer in self._layers:
-            hidden = layer(hidden, shape)
-        padded = shape.padded(hidden)
-        if not self._mean:
-            return padded[:, 0]
-        return padded.sum(1) / lengths[:, None]
+            hidden = layer(hidden, runs, seen)
+        texts = [run.of(hidden) for run in runs]
+        return torch.cat([one.mean(1) if self._mean else one[:, 0] for one in texts])
 
 
-class _Shape:
-    """Where the tokens of a batch stand: rows of one matrix, the last ones spare, or places in padded texts."""
+class _Run(NamedTuple):
+    """Texts of one length that follow each other.
 
-    def __init__(self, count: int, longest: int, heads: int, real: torch.Tensor | None, spare: int) -> None:
-        self.count, self.longest, self.heads = count, longest, heads
-        self._places = None if real is None else real.flatten().nonzero()[:, 0]
-        self._used = count * longest if self._places is None else len(self._places)
-        self._spare = spare
-        self._held: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.bias = None if real is None else torch.zeros(real.shape).masked_fill_(~real, _MASKED)[:, None, None]
+    Their attention has no padding and no mask, so that a text's comes out the same whatever other texts there are.
+    """
 
-    def padded(self, rows: torch.Tensor) -> torch.Tensor:
-        """(rows, n) -> (count, longest, n), zeros in the padding."""
-        if self._spare:
-            rows = rows[: self._used]
-        if self._places is not None:
-            full = rows.new_zeros(self.count * self.longest, rows.shape[1])
-            full[self._places] = rows
-            rows = full
-        return rows.view(self.count, self.longest, -1)
+    first: int  # row of the first text's first token
+    texts: int
+    length: int
 
-    def rows(self, padded: torch.Tensor) -> torch.Tensor:
-        """(count, longest, n) -> (rows, n)."""
-        if self._places is not None:
-            padded = padded.reshape(self.count * self.longest, -1)[self._places]
-        if not self._spare:
-            return padded.reshape(self._used, -1)
-        if self._held is None:
-            rows = padded.new_zeros(self._used + self._spare, padded.numel() // self._used)
-            self._held = rows, rows[: self._used].view(padded.shape)
-        self._held[1].copy_(padded)
-        return self._held[0]
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        """(rows, n) -> a view (texts, length, n) of the rows of these texts."""
+        return rows[self.first : self.first + self.texts * self.length].view(self.texts, self.length, -1)
+
+
+def _runs(ids: Sequence[Sequence[int]]) -> list[_Run]:
+    found: list[_Run] = []
+    first = 0
+    for length, group in groupby(map(len, ids)):
+        found.append(_Run(first, sum(1 for _ in group), length))
+        first += found[-1].texts * length
+    return found
 
 
 class _Layer:
-    def __init__(self, weights: Callable[[str], torch.Tensor], prefix: str, eps: float) -> None:
+    def __init__(self, weights: Callable[[str], torch.Tensor], prefix: str, heads: int, eps: float) -> None:
         def of(name: str) -> tuple[torch.Tensor, torch.Tensor]:
             return weights(f"{prefix}{name}.weight").detach(), weights(f"{prefix}{name}.bias").detach()
 
         parts = [of(f"attention.self.{name}") for name in ("query", "key", "value")]
         self.dtype = parts[0][0].dtype
-        self._inputs = Product(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]))
-        self._attended, self._down = Product(*of("attention.output.dense")), Product(*of("output.dense"))
-        self._up = Product(*of("intermediate.dense"), gelu=True)
+        weight, bias = (torch.cat(some) for some in zip(*parts, strict=True))
+        self._inputs = Product(weight, bias, steady=True)
+        self._attended = Product(*of("attention.output.dense"), steady=True)
+        self._down = Product(*of("output.dense"), steady=True)
+        self._up = Product(*of("intermediate.dense"), gelu=True, steady=True)
         self._norms = of("attention.output.LayerNorm"), of("output.LayerNorm")
-        self._eps = eps
+        self._heads, self._eps = heads, eps
 
-    def __call__(self, hidden: torch.Tensor, shape: _Shape) -> torch.Tensor:
-        inputs = shape.padded(self._inputs(hidden)).view(shape.count, shape.longest, 3, shape.heads, -1)
+    def __call__(self, hidden: torch.Tensor, runs: Sequence[_Run], seen: torch.Tensor) -> torch.Tensor:
+        """(rows, n) -> the same; `seen`, of that shape, is written over."""
+        inputs = self._inputs(hidden)
+        for run in runs:
+            self._attend(run.of(inputs), run.of(seen))
+        hidden = self._normed(self._attended(seen), hidden, 0)
+        return self._normed(self._down(self._up(hidden)), hidden, 1)
+
+    def _attend(self, inputs: torch.Tensor, seen: torch.Tensor) -> None:
+        count, length, _ = inputs.shape
         # Copied into the order of the products below, which would otherwise each copy them for itself.
-        ordered = inputs.permute(2, 0, 3, 1, 4)
+        ordered = inputs.view(count, length, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
         queries, keys, values = torch.empty(ordered.shape).copy_(ordered)
         weights = torch.matmul(queries, keys.transpose(-1, -2)).mul_(queries.shape[-1] ** -0.5)
-        if shape.bias is not None:
-            weights += shape.bias
-        seen = torch.matmul(_softmax(weights), values).transpose(1, 2)
-        hidden = self._normed(self._attended(shape.rows(seen)), hidden, 0)
-        return self._normed(self._down(self._up(hidden)), hidden, 1)
+        seen.view(count, length, self._heads, -1).copy_(torch.matmul(_softmax(weights), values).transpose(1, 2))
 
     def _normed(self, found: torch.Tensor, before: torch.Tensor, number: int) -> torch.Tensor:
         return nn.functional.layer_norm(before + found, before.shape[1:], *self._norms[number], self._eps)

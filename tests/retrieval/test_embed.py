@@ -58,6 +58,16 @@ def test_titles_and_questions_have_the_vectors_of_the_library(dtype: str, encode
 
 
 @pytest.mark.weights
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_vector_is_the_same_whatever_texts_are_beside_it(dtype: str) -> None:
+    ours = SentenceEmbedder(models.load_embedder(models.DEFAULT_EMBEDDER, "cpu", dtype)[0])
+    assert ours.bert is not None
+    for embed_them in (ours.embed_titles, ours.embed_questions):
+        alone = np.vstack([embed_them([text]) for text in TEXTS])
+        assert np.allclose(embed_them(TEXTS), alone, atol=1e-6, rtol=0)
+
+
+@pytest.mark.weights
 def test_a_model_that_is_no_plain_bert_takes_the_general_way(encoder: Any) -> None:
     wanted = unit(encoder.encode(TEXTS, show_progress_bar=False))
     encoder[0].auto_model.config.hidden_act = "relu"
@@ -216,6 +226,17 @@ def test_a_product_is_that_of_a_linear_layer(dtype: torch.dtype, gelu: bool) -> 
     wanted = torch.nn.functional.gelu(layer(inputs)) if gelu else layer(inputs)
     found = Product(layer.weight.to(dtype), layer.bias.to(dtype), gelu)(inputs).float()
     assert torch.allclose(found, wanted, atol=1e-5 if dtype == torch.float32 else 0.03)
+
+
+@pytest.mark.parametrize("width", [384, 1536])
+def test_a_row_of_a_steady_product_is_the_same_whatever_rows_are_beside_it(width: int) -> None:
+    """With AMX, 33 to some 300 rows as long as 1,536 would otherwise be added up in another order."""
+    layer = torch.nn.Linear(width, 384)
+    product = Product(layer.weight.detach().bfloat16(), layer.bias.detach().bfloat16(), steady=True)
+    rows = torch.randn(600, width)
+    alone = torch.cat([product(few) for few in rows.split(20)])
+    for count in (33, 64, 100, 256, 511, 600):
+        assert torch.equal(product(rows[:count]), alone[:count])
 
 
 def test_halved_layers_stay_near_and_their_neighbours_in_32_bits() -> None:
