@@ -15,11 +15,11 @@ from benchmarks.reliability_damage import damaged
 from benchmarks.reliability_readers import forked, read_during_updates
 from benchmarks.reliability_same import RECIPES, same
 
-# How many points of each writer are tried, spread over all; a long run tries all, or as many as this variable says.
+# How many points of each writer are tried, spread over all; a long run tries all, or as many as RAGQA_POINTS says.
 _MOST: Final = int(os.environ.get("RAGQA_POINTS", "1000000"))
 _POINTS: Final = {"short": 3, "long": _MOST}
 # Of a training's save steps, after each of which the training is gone on with.
-_TRAINING: Final = {"short": 2, "long": min(40, _MOST)}
+_TRAINING: Final = _POINTS | {"short": 2}
 # Whose disk fails in a short run; all are killed.
 _FEW: Final = ("update", "prepare", "save_pretrained over a saved Answerer")
 _FLIPS: Final = {"short": (60, 12), "long": (1000, 200)}
