@@ -41,7 +41,7 @@ def test_more_recall_is_reached_by_looking_closer(factory: str) -> None:
         index = new_index(factory, 32)
         index.train(VECTORS)
         index.add(VECTORS)
-        found.append(tune(index, QUESTIONS, nearest, wished))
+        found.append(tune(index, QUESTIONS, nearest, wished, clocked=False))
     few, many = found
     assert many.parameters != few.parameters
     assert many.recall > few.recall
