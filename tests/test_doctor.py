@@ -125,3 +125,19 @@ def test_nothing_is_written(capsys: Captured, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("RAGQA_CACHE", str(tmp_path / "cache"))
     main(["doctor"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rates", [(18.0, 60.0), (40.0, 60.0)])
+def test_a_faiss_that_multiplies_slowly_is_told_with_what_to_try(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, rates: tuple[float, float]
+) -> None:
+    monkeypatch.setattr(doctor, "_rates", lambda: rates)
+    _, others = found(capsys)
+    assert ("faiss multiplies" in others) == (rates[0] < 30)
+    if "faiss multiplies" in others:
+        assert others["faiss multiplies"]["found"] == "18 GFLOPS on a core, PyTorch 60"
+        assert "OPENBLAS_CORETYPE=Haswell" in others["faiss multiplies"]["mend"]
+
+
+def test_the_rates_are_what_this_machine_multiplies_with() -> None:
+    assert all(0.1 < rate < 10_000 for rate in doctor._rates())

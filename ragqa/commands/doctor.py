@@ -7,12 +7,14 @@ is installed, downloaded or written.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -32,6 +34,11 @@ _GIGABYTE: Final = 1e9
 # Measured: peak memory of an answer by the default models, and their weights as they lie on disk, converted ones too.
 _MEMORY: Final = 1.5 * _GIGABYTE
 _DISK: Final = 1.0 * _GIGABYTE
+# The product that FAISS and PyTorch are compared by, some milliseconds of it, and how many times slower FAISS may be.
+_TITLES: Final = 4096
+_QUESTIONS: Final = 512
+_WIDTH: Final = 384
+_SLOW: Final = 2
 # What each default model is needed for, and the megabytes that would be fetched.
 _ROLES: Final = {DEFAULT_EMBEDDER: ("embedder", 91), DEFAULT_GENERATOR: ("generator", 270)}
 
@@ -150,6 +157,8 @@ def devices() -> Iterator[Check]:
     found = ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in has.items())
     number_format = str(choose_dtype("auto", "cpu")).removeprefix("torch.")
     yield Check(area, "cpu formats", "ok", f"{found}: {number_format}")
+    with contextlib.suppress(MissingDependencyError):  # told with the packages
+        yield _multiplying(area)
     if not torch.cuda.is_available():
         mps = torch.backends.mps.is_available()
         yield Check(area, "gpu", "ok", "Apple's, by mps" if mps else f"none that torch {torch.__version__} sees")
@@ -170,6 +179,39 @@ def devices() -> Iterator[Check]:
     else:
         mend = "make install-gpu (Linux x86-64; see README.md)"
         yield Check(area, "faiss on gpu", "note", "faiss-cpu: searches stay on the CPU", mend)
+
+
+def _multiplying(area: str) -> Check:
+    """How fast FAISS multiplies: its OpenBLAS may take a slow way on a processor that is newer than it."""
+    ours, others = _rates()
+    found = f"{ours:.0f} GFLOPS on a core, PyTorch {others:.0f}"
+    if ours >= others / _SLOW:
+        return Check(area, "faiss multiplies", "ok", found)
+    mend = (
+        "export OPENBLAS_CORETYPE=Haswell, or SkylakeX, and look whether this is more: builds and searches gain by it"
+    )
+    return Check(area, "faiss multiplies", "note", found, mend)
+
+
+def _rates() -> tuple[float, float]:
+    """Floating-point operations, 10^9 in a second of a core, of FAISS's exact search and of PyTorch's product of its size."""
+    import torch
+
+    from ragqa.retrieval.dense import import_faiss
+
+    titles, questions = torch.ones(_TITLES, _WIDTH), torch.ones(_QUESTIONS, _WIDTH)
+    index = import_faiss().IndexFlatIP(_WIDTH)
+    index.add(titles.numpy())
+    ways = (lambda: index.search(questions.numpy(), 1), lambda: questions @ titles.T)
+    seconds = [min(_processor_seconds(way) for _ in range(8)) for way in ways]
+    ours, others = (2e-9 * _TITLES * _QUESTIONS * _WIDTH / max(one, 1e-6) for one in seconds)
+    return ours, others
+
+
+def _processor_seconds(work: Callable[[], object]) -> float:
+    started = time.process_time()  # of all threads; what else the machine is doing is left out
+    work()
+    return time.process_time() - started
 
 
 def weights() -> Iterator[Check]:
