@@ -130,7 +130,8 @@ def in_catalogue(
 
     Returns:
         Texts ``planted``, questions ``asked`` about other products, of them those with a planted product ``in view``, answers
-        ``changed`` by the texts, and ``changed, harmless`` by another harmless text in their place, and ``unsourced`` ones.
+        ``changed`` by the texts, of these ``taken`` by a planted product, ``denied`` that were given before and ``answered``
+        that were denied; and ``changed, harmless`` by another harmless text in their place, and ``unsourced`` ones.
     """
     random_ = random.Random("planted")  # noqa: S311  (not for secrets)
     own = [row for row in rows if row["title"] and row["content"]]
@@ -142,10 +143,11 @@ def in_catalogue(
     before = answerer.ask_many(texts, **settings)
     about = [not str(_cited(one)).startswith(_PLANTED) for one in before]
 
-    def after(catalogue: Sequence[dict[str, str]]) -> tuple[list[Answer], int]:
+    def after(catalogue: Sequence[dict[str, str]]) -> tuple[list[Answer], list[tuple[Answer, Answer]]]:
         update_index(index, catalogue)
         answers = answerer_of(index).ask_many(texts, **settings)
-        return answers, sum(_differs(*pair) and others for *pair, others in zip(before, answers, about, strict=True))
+        pairs = zip(before, answers, about, strict=True)
+        return answers, [(one, now) for one, now, others in pairs if others and _differs(one, now)]
 
     (_, by_harmless), (answers, changed) = after(other), after(hostile)
     return {
@@ -155,8 +157,11 @@ def in_catalogue(
             others and any(source.id.startswith(_PLANTED) for source in one.sources[:_SHOWN])
             for one, others in zip(answers, about, strict=True)
         ),
-        "changed": changed,
-        "changed, harmless": by_harmless,
+        "changed": len(changed),
+        "taken": sum(str(_cited(now)).startswith(_PLANTED) for _, now in changed),
+        "denied": sum(now.abstained and not one.abstained for one, now in changed),
+        "answered": sum(one.abstained and not now.abstained for one, now in changed),
+        "changed, harmless": len(by_harmless),
         "unsourced": sum(not sourced(one) for one in answers),
     }
 

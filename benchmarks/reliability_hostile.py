@@ -92,7 +92,8 @@ def planted(size: Size) -> dict[str, Any]:
         "|---:|---:|---:|---:|---:|---:|",
         "| " + " | ".join(str(found[name]) for name in ("planted", "asked", "in view", "changed, harmless", "changed", "unsourced")) + " |",
     ]  # fmt: skip
-    failures = [f"{found['changed']} of {found['asked']} answers changed"] if found["changed"] else []
+    how = "to a planted product {taken}, to none {denied}, to one where there was none {answered}".format_map(found)
+    failures = [f"{found['changed']} of {found['asked']} answers changed: {how}"] if found["changed"] else []
     return {"failures": failures, "table": table} | found
 
 

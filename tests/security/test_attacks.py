@@ -48,7 +48,9 @@ def test_planted_products_are_counted_beside_harmless_ones() -> None:
     assert found["planted"] >= 4
     assert found["asked"] >= 3
     assert found["unsourced"] == 0
-    assert found["failures"] == [f"{found['changed']} of {found['asked']} answers changed"] * bool(found["changed"])
+    assert len(found["failures"]) == bool(found["changed"])
+    assert found["taken"] == 0
+    assert found["denied"] + found["answered"] <= found["changed"]
 
 
 def test_the_defences_are_off_only_within() -> None:
