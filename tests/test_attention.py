@@ -1,10 +1,11 @@
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from ragqa.models.attention import NAME, by_blocks, use_blocks
+from ragqa.models.attention import NAME, _mask, by_blocks, use_blocks
 from tests.generation.test_decode import made
 
 
@@ -54,3 +55,38 @@ def test_a_window_that_slides_is_masked() -> None:
         before = model(ids).logits
         assert use_blocks(model)
         assert torch.allclose(model(ids).logits, before, atol=1e-3)
+
+
+def test_what_is_trained_attends_as_before() -> None:
+    model: Any = made("llama")
+    ids = torch.randint(1, 60, (1, 100), generator=torch.Generator().manual_seed(0))
+    before = model(ids).logits
+    assert use_blocks(model)
+    after = model(ids).logits
+    assert after.requires_grad
+    assert torch.allclose(after, before, atol=1e-3)
+
+
+def test_a_model_that_refuses_another_attention_keeps_its_own() -> None:
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    config = SimpleNamespace(_attn_implementation="sdpa")
+    model = SimpleNamespace(config=config, _supports_attention_backend=True, set_attn_implementation=refuse)
+    assert not use_blocks(model)
+    assert config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"cache_position": torch.arange(2, 5)}, {"q_offset": 2, "q_length": 3}],
+    ids=["transformers 5.0", "later"],
+)
+def test_a_mask_is_left_out_where_each_place_sees_all_before_it(
+    told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.masking_utils.sdpa_mask", lambda **_: "a mask")
+    assert _mask(kv_length=5, **told) is None
+    assert _mask(kv_length=6, **told) == "a mask"
+    assert _mask(kv_length=5, attention_mask=torch.ones(1, 5), **told) == "a mask"
+    assert _mask(kv_length=5, kv_offset=1, **told) == "a mask"

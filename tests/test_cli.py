@@ -1,16 +1,19 @@
 """The command line: help, exit status, one line for every mistake."""
 
+import argparse
 import gzip
+import io
 import json
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ragqa import Answerer
+from ragqa import Answerer, cli
 from ragqa.cli import COMMANDS, main
 from ragqa.index.generations import live_generation
 from tests.conftest import ROOT
@@ -198,3 +201,61 @@ def test_an_option_leaves_the_other_settings_of_a_saved_answerer_as_they_were(
     assert main(["ask", str(tmp_path / "saved"), "chainsaw", "--json", "-q", "--max-new-tokens", "20"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["abstained"], len(answer["sources"])) == (False, 3)
+
+
+class Command:
+    """A command of which several processes do the work."""
+
+    EXAMPLE = ""
+    AFTER_INTERRUPT = "the same command goes on"
+    PROCESSES = True
+
+    def __init__(self, run: Callable[[object], int]) -> None:
+        self.run = run
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--quiet", action="store_true")
+
+
+def interrupted(chosen: object) -> int:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("helper", "said"), [(False, "error: unrecognized arguments: --no"), (True, "")])
+def test_of_several_processes_the_first_alone_tells_a_mistake_and_the_others_wait(
+    helper: bool, said: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[bool] = []
+    monkeypatch.setattr(cli, "is_helper", lambda: helper)
+    monkeypatch.setattr(cli, "wait_to_be_ended", lambda: waited.append(True))
+    assert cli.run_module(Command(interrupted), ["--no"], "ragqa x") == 2
+    assert capsys.readouterr().err.partition(" (see")[0] == said
+    assert waited == [True] * helper
+
+
+@pytest.mark.parametrize(("helper", "said"), [(False, "\ninterrupted; the same command goes on\n"), (True, "")])
+def test_of_several_processes_the_first_alone_tells_an_interrupt(
+    helper: bool, said: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "is_helper", lambda: helper)
+    assert cli.run_module(Command(interrupted), [], "ragqa x") == 130
+    assert capsys.readouterr().err == said
+
+
+def test_a_helper_that_is_asked_for_help_does_not_wait(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "is_helper", lambda: True)
+    monkeypatch.setattr(cli, "wait_to_be_ended", lambda: pytest.fail("it waits"))
+    assert cli.run_module(Command(interrupted), ["--help"], "ragqa x") == 0
+    assert capsys.readouterr().out.startswith("usage: ragqa x")
+
+
+def test_a_command_runs_where_its_output_is_gathered_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    gathered = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", gathered)
+
+    def tell(chosen: object) -> int:
+        print("told")
+        return 7
+
+    assert cli.run_module(Command(tell), ["--quiet"], "ragqa x") == 7
+    assert gathered.getvalue() == "told\n"

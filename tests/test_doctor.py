@@ -2,7 +2,12 @@
 
 import importlib.metadata
 import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -11,6 +16,7 @@ from huggingface_hub import constants
 
 from ragqa.cli import main
 from ragqa.commands import doctor
+from ragqa.errors import MissingDependencyError
 from ragqa.models import DEFAULT_EMBEDDER
 
 Captured = pytest.CaptureFixture[str]
@@ -141,3 +147,123 @@ def test_a_faiss_that_multiplies_slowly_is_told_with_what_to_try(
 
 def test_the_rates_are_what_this_machine_multiplies_with() -> None:
     assert all(0.1 < rate < 10_000 for rate in doctor._rates())
+
+
+def checks(found: Iterator[doctor.Check]) -> dict[str, tuple[str, str, str]]:
+    return {check.name: (check.state, check.found, check.mend) for check in found}
+
+
+def test_a_folder_that_was_not_installed_is_a_note_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "metadata", missing)
+    mend = "pip install -c constraints.txt -e ."
+    assert checks(doctor.packages()) == {"ragqa": ("note", "not installed, run from its folder", mend)}
+
+
+def test_faiss_gpu_takes_the_place_of_faiss_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, faiss_cpu=None, faiss_gpu="1.15.1")
+    found = checks(doctor.packages())
+    assert "faiss-cpu" not in found
+    state, version, mend = found["faiss-gpu"]
+    assert (state, version.partition(" ")[0], mend) == ("ok", "1.15.1", "")
+
+
+def test_a_torch_that_cannot_be_imported_is_a_fault_and_nothing_else_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = checks(doctor.devices())
+    assert list(found) == ["torch"]
+    assert found["torch"][0] == "fault"
+    assert found["torch"][1].startswith("cannot be imported (import of torch halted")
+    assert found["torch"][2] == "pip install --force-reinstall torch"
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that torch sees."""
+    import torch
+
+    about = SimpleNamespace(name="Card", total_memory=24e9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: about)
+    monkeypatch.setattr(doctor, "choose_dtype", lambda asked, device: f"torch.{device.partition(':')[0]}16")
+    monkeypatch.setattr(doctor, "_rates", lambda: (60.0, 60.0))
+
+
+@pytest.mark.usefixtures("card")
+@pytest.mark.parametrize(
+    ("faiss", "told"),
+    [
+        (SimpleNamespace(get_num_gpus=lambda: 1), ("ok", "1 devices", "")),
+        (
+            SimpleNamespace(),
+            ("note", "faiss-cpu: searches stay on the CPU", "make install-gpu (Linux x86-64; see README.md)"),
+        ),
+        (None, None),
+    ],
+    ids=["faiss-gpu", "faiss-cpu", "no faiss"],
+)
+def test_a_card_is_told_and_whether_searches_use_it(
+    faiss: Any, told: tuple[str, str, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def import_faiss() -> Any:
+        if faiss is None:
+            raise MissingDependencyError("no faiss")
+        return faiss
+
+    monkeypatch.setattr("ragqa.retrieval.dense.import_faiss", import_faiss)
+    found = checks(doctor.devices())
+    assert "gpu" not in found
+    assert found["cuda:0"] == ("ok", "Card, 24 GB: cuda16", "")
+    assert found.get("faiss on gpu") == told
+
+
+def test_a_folder_that_cannot_be_written_and_one_without_room_are_notes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cache").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAGQA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1e8))
+    monkeypatch.setattr(os, "access", lambda place, how: place != tmp_path / "cache")
+    monkeypatch.setattr(doctor, "_free_memory", lambda: None)
+    assert checks(doctor.room()) == {
+        "this folder": (
+            "note", f"{tmp_path}: 0.1 GB free", f"make room: weights and index take up to {doctor._DISK / 1e9:.0f} GB",
+        ),
+        "cache": ("note", f"{tmp_path}/cache: not writable", "name another one by RAGQA_CACHE"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({"/proc/meminfo": "MemAvailable: 1000 kB\nx: y\n"}, 1_024_000.0),
+        ({"/proc/meminfo": "MemFree: 1000 kB\n"}, None),
+        ({}, None),
+        ({"/proc/meminfo": "MemAvailable: 1000 kB\n", "/sys/fs/cgroup/memory.max": "max\n"}, 1_024_000.0),
+        (
+            {
+                "/proc/meminfo": "MemAvailable: 1000 kB\n",
+                "/sys/fs/cgroup/memory.max": "500000\n",
+                "/sys/fs/cgroup/memory.current": "400000\n",
+            },
+            100_000.0,
+        ),
+    ],
+    ids=["system", "unnamed", "no file", "no limit", "container"],
+)
+def test_free_memory_is_what_the_system_has_or_a_container_may_still_take(
+    files: dict[str, str], free: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_text(path: Path, encoding: str) -> str:
+        if str(path) not in files:
+            raise FileNotFoundError(path)
+        return files[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert doctor._free_memory() == free

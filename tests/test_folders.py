@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -10,7 +13,7 @@ import pytest
 
 from ragqa import folders
 from ragqa.errors import StorageError
-from ragqa.folders import exchange, readable, recover, replace_folder, sync_tree
+from ragqa.folders import copy_folder, exchange, readable, recover, replace_folder, sync_tree
 
 
 def folder(path: Path, text: str) -> Path:
@@ -56,7 +59,6 @@ def test_names_are_exchanged_in_one_step_on_this_system(tmp_path: Path) -> None:
 
 
 def test_a_file_system_that_cannot_exchange_names_is_no_error(tmp_path: Path) -> None:
-    import ctypes
     import errno
 
     def refuse(one: bytes, other: bytes) -> int:
@@ -130,3 +132,60 @@ def test_a_folder_is_flushed_before_its_name_promises_that_it_is_whole(
     with pytest.raises(StorageError):
         replace_folder(tmp_path / "new", tmp_path / "x")
     assert text(tmp_path / "x") == "old"
+
+
+def test_files_are_copied_with_their_folders_and_what_is_no_file_is_passed_over(tmp_path: Path) -> None:
+    os.mkfifo(folder(tmp_path / "x", "1") / "pipe")
+    (tmp_path / "x" / "empty").mkdir()
+    copy_folder(tmp_path / "x", tmp_path / "y")
+    assert [path.relative_to(tmp_path / "y") for path in sorted((tmp_path / "y").rglob("*"))] == [
+        Path("inner"),
+        Path("inner/file"),
+    ]
+    assert text(tmp_path / "y") == "1"
+
+
+def test_an_error_of_the_systems_own_call_names_the_place(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"No such file or directory: '{tmp_path}/missing'"):
+        exchange(folder(tmp_path / "x", "1"), tmp_path / "missing")
+    assert names(tmp_path) == ["x"]
+
+
+class Library:
+    """The calls that another system's C library has."""
+
+    def __init__(self, **calls: object) -> None:
+        self.__dict__.update(calls)
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Library], None]]:
+    """Put a system and its library in the place of this one's."""
+
+    def put(system: str, calls: Library) -> None:
+        monkeypatch.setattr(sys, "platform", system)
+        monkeypatch.setattr(ctypes, "CDLL", lambda name, use_errno: calls)
+        folders._exchanger.cache_clear()
+
+    yield put
+    folders._exchanger.cache_clear()
+
+
+def test_a_library_without_a_call_that_exchanges_names_exchanges_none(
+    tmp_path: Path, library: Callable[[str, Library], None]
+) -> None:
+    library("linux", Library())
+    assert not exchange(folder(tmp_path / "x", "1"), folder(tmp_path / "y", "2"))
+    assert text(tmp_path / "x") == "1"
+
+
+def test_on_macos_names_are_exchanged_by_its_own_call(library: Callable[[str, Library], None]) -> None:
+    asked: list[tuple[bytes, bytes, int]] = []
+
+    def renamex_np(one: bytes, other: bytes, how: int) -> int:
+        asked.append((one, other, how))
+        return 0
+
+    library("darwin", Library(renamex_np=renamex_np))
+    assert exchange(Path("/a"), Path("/b"))
+    assert asked == [(b"/a", b"/b", 2)]

@@ -259,3 +259,14 @@ def test_what_cannot_be_read_is_said_by_the_general_way(tmp_path: Path) -> None:
         models.load_reader(str(tmp_path), device="cpu")
     with pytest.raises(ModelError, match="no LoRA adapter in this folder"):
         models.load_reader(device="cpu", adapter=str(tmp_path))
+
+
+def test_where_no_ends_are_written_for_generation_the_configurations_count(tmp_path: Path) -> None:
+    saved(tmp_path, _KINDS["llama"]())
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 7}')
+    written = configuration(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    told = configuration(tmp_path)
+    assert written is not None
+    assert told is not None
+    assert (written.ends, told.ends) == ((7,), (2, 3))

@@ -15,11 +15,11 @@ import pytest
 from benchmarks.toys import rows, toy_answerer, toy_embedder
 from ragqa import Answerer, build_index
 from ragqa.batch import questions as questions_
-from ragqa.batch.questions import QuestionFile
+from ragqa.batch.questions import QuestionFile, QuestionStore
 from ragqa.batch.run import answer_file, here
 from ragqa.catalogue.columns import ReadOptions
 from ragqa.cli import main
-from ragqa.errors import CatalogueError, InputError, StorageError, TimeLimitError
+from ragqa.errors import CatalogueError, IndexDamagedError, InputError, StorageError, TimeLimitError
 from ragqa.files import HashingFile
 
 ASKED = [
@@ -179,6 +179,42 @@ def test_a_place_that_cannot_hold_the_answers_is_told(
         with pytest.raises(StorageError, match="no space left to write"):
             asked(answerer, source, tmp_path / "a.parquet")
     assert len(asked(answerer, source, tmp_path / "a.parquet")) == len(ASKED)
+
+
+def test_a_data_set_that_was_saved_to_disk_is_no_file_of_questions(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_list([{"question": "red lamp 3"}]).save_to_disk(tmp_path / "saved")
+    with pytest.raises(CatalogueError, match=r"/saved: no file of questions; accepted are JSON lines .*\.txt"):
+        QuestionFile(str(tmp_path / "saved"), ReadOptions(), 4000)
+
+
+def test_the_column_that_is_named_goes_before_the_usual_one(answerer: Answerer, tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("question,mine\nsubmarine,red lamp 3\n")
+    (row,) = asked(answerer, tmp_path / "q.csv", tmp_path / "a.parquet", title_column="mine")
+    assert row["question"] == "red lamp 3"
+    message = r"q\.csv: no column 'his' \(asked for with --question-column\); the columns found are: 'question', "
+    with pytest.raises(CatalogueError, match=message):
+        asked(answerer, tmp_path / "q.csv", tmp_path / "a.parquet", title_column="his")
+
+
+def test_a_line_of_a_text_that_cannot_be_decoded_stops_or_is_passed_over(answerer: Answerer, tmp_path: Path) -> None:
+    (tmp_path / "q.txt").write_bytes(b"red lamp 3\nl\xe2mpada\nblue kettle 1\n")
+    with pytest.raises(CatalogueError, match=r"q\.txt: line 2: not utf-8 \(byte 0xe2 at 1\)"):
+        asked(answerer, tmp_path / "q.txt", tmp_path / "a.parquet")
+    found = asked(answerer, tmp_path / "q.txt", tmp_path / "a.parquet", on_error="skip")
+    assert [row["question"] for row in found] == ["red lamp 3", "blue kettle 1"]
+
+
+def test_laid_out_questions_that_are_not_whole_are_refused_and_whole_ones_come_in_blocks(tmp_path: Path) -> None:
+    laid = tmp_path / "laid.arrow"
+    questions_.write_questions(QuestionFile(str(text(tmp_path)), ReadOptions(), 4000), laid)
+    blocks = list(QuestionStore(laid))
+    assert [len(block.questions) for block in blocks] == [5, 5, 2]
+    assert [question for block in blocks for question in block.questions] == ASKED
+    laid.write_bytes(laid.read_bytes()[:-20])
+    with pytest.raises(IndexDamagedError, match=r"laid\.arrow: not whole \(.*\); remove it, and ask anew"):
+        QuestionStore(laid)
 
 
 @pytest.mark.weights

@@ -227,3 +227,21 @@ def test_what_cannot_be_done_is_refused_before_any_file_is_made(
 
 def test_the_template_of_the_original_study_is_the_default() -> None:
     assert PAIR_TEMPLATE == "Qual é a descrição deste produto: {title}?"
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_what_stops_the_first_row_leaves_no_file(tmp_path: Path, ending: str) -> None:
+    def rows() -> Iterator[dict[str, str]]:
+        raise KeyboardInterrupt
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(rows(), tmp_path / f"out{ending}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_the_place_of_the_report_is_told_before_any_file_is_made(tmp_path: Path) -> None:
+    (tmp_path / "out.csv.report.json").mkdir()
+    with pytest.raises(InputError, match=r"out\.csv\.report\.json: a folder stands where the report goes; choose"):
+        prepare(ROWS, tmp_path / "out.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv.report.json"]

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ragqa.catalogue.columns import TEXT_COLUMNS, TITLE_COLUMNS, ReadOptions, Row
+from ragqa.catalogue.formats import byte
 from ragqa.catalogue.read import Catalogue
-from ragqa.errors import CatalogueError
+from ragqa.errors import CatalogueError, InputError
 
 COLUMNS = ["uid", "title", "content"]
 TABLE = [["1", 'A, "b"; c\td', "two\nlines"], ["2", "é 👩 ’", "plain"]]
@@ -253,3 +254,25 @@ def test_read_bytes_reaches_the_size_of_the_files(tmp_path: Path) -> None:
 def test_excels_own_line_names_the_delimiter(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("sep=;\nsku;name;description\n1;A, B;Text\n")
     assert [(row.id, row.title, row.text) for row in Catalogue(tmp_path / "c.csv").rows()] == [("1", "A, B", "Text")]
+
+
+def test_what_to_do_about_a_malformed_row_is_one_of_two_words() -> None:
+    with pytest.raises(InputError, match=r"^on_error must be stop or skip, not 'ignore'$"):
+        ReadOptions(on_error="ignore")  # type: ignore[arg-type]
+
+
+def test_a_gzipped_parquet_file_is_not_taken_for_a_catalogue(tmp_path: Path) -> None:
+    write(tmp_path / "trn.parquet.gz", b"PAR1")
+    with pytest.raises(CatalogueError, match=r"trn\.parquet\.gz: .*format not known by its name"):
+        texts(tmp_path / "trn.parquet.gz")
+
+
+def test_a_file_without_the_mark_that_its_encoding_begins_with_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "trn.jsonl", JSON_TEXT)
+    with pytest.raises(CatalogueError, match=r"trn\.jsonl: .*not utf-16 .*does not start with BOM"):
+        texts(tmp_path / "trn.jsonl", encoding="utf-16")
+
+
+def test_a_decoder_that_does_not_say_which_byte_is_wrong_is_quoted_in_one_line() -> None:
+    assert byte(UnicodeError("label too long\nmore")) == "label too long"
+    assert byte(UnicodeDecodeError("utf-8", b"ab\xe9", 2, 3, "unexpected end")) == "byte 0xe9 at 2"

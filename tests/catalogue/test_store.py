@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragqa.catalogue.store import SCHEMA, ProductStore, StoreWriter
+from ragqa.catalogue.store import SCHEMA, ProductStore, StoreWriter, to_batch
 from ragqa.errors import IndexDamagedError
-from ragqa.files import sha256_of
+from ragqa.files import HashingFile, sha256_of
 from ragqa.records import Product
 
 COUNT = 2 * 4096 + 5
@@ -144,3 +144,49 @@ def test_the_schema_is_three_columns_of_text() -> None:
         ("title", "string"),
         ("description", "string"),
     ]
+
+
+def place_of(path: Path, value: bytes) -> int:
+    """Where in a file a value that it has once lies."""
+    content = path.read_bytes()
+    assert content.count(value) == 1
+    return content.index(value)
+
+
+def overwritten(path: Path, at: int, value: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(value)
+
+
+def test_a_text_that_ends_beyond_the_file_is_refused_by_row_and_by_batch(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.arrow", PRODUCTS[:3])
+    ends = np.cumsum([0] + [len(product.title.encode()) for product in PRODUCTS[:3]]).astype("<i4")
+    overwritten(path, place_of(path, ends.tobytes()) + 8, np.int32(2**30).tobytes())
+    damaged = ProductStore(path)
+    assert damaged[0] == PRODUCTS[0]
+    with pytest.raises(IndexDamagedError, match=r"p\.arrow: row 1 is damaged; build the index anew"):
+        damaged[1]
+    with pytest.raises(IndexDamagedError, match=r"p\.arrow: record batch 0 is damaged \(.*\); build the index anew"):
+        list(damaged.batches())
+
+
+def test_a_store_that_cannot_be_begun_closes_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[HashingFile] = []
+
+    def fail(file: HashingFile, schema: pa.Schema) -> None:
+        opened.append(file)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pa.ipc, "new_file", fail)
+    with pytest.raises(OSError, match="No space left"):
+        StoreWriter(tmp_path / "p.arrow")
+    assert [file.closed for file in opened] == [True]
+
+
+def test_a_store_that_is_compressed_is_refused_as_its_texts_do_not_lie_in_the_file(tmp_path: Path) -> None:
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_file(str(tmp_path / "p.arrow"), SCHEMA, options=options) as writer:
+        writer.write_batch(to_batch(PRODUCTS[:100]))
+    with pytest.raises(IndexDamagedError, match=r"p\.arrow: row 0 is damaged; build the index anew"):
+        ProductStore(tmp_path / "p.arrow")[0]

@@ -7,10 +7,12 @@ import socket
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ragqa.cli import main
+from ragqa.cluster import session
 from ragqa.cluster.faults import from_text, to_text
 from ragqa.cluster.session import Session
 from ragqa.errors import CatalogueError, ClusterError, InputError
@@ -77,3 +79,66 @@ def test_an_error_comes_from_another_machine_as_what_it_was() -> None:
     assert type(error) is CatalogueError
     assert str(error).startswith("c.json: line 3: no (on ")
     assert str(from_text(to_text(ClusterError("lost"), platform.node()))) == "lost"
+
+
+def fake_ray(monkeypatch: pytest.MonkeyPatch, runs: bool = True, **resources: float) -> SimpleNamespace:
+    """In the place of Ray: what the cluster has is given, and what is asked of it kept in `asked`."""
+    asked: list[str] = []
+    ray = SimpleNamespace(
+        asked=asked,
+        is_initialized=lambda: runs,
+        init=lambda address, **_: asked.append(address),
+        shutdown=lambda: asked.append("shutdown"),
+        cluster_resources=lambda: resources,
+        nodes=list,
+        __version__="0",
+    )
+    monkeypatch.setattr(session, "import_ray", lambda: ray)
+    return ray
+
+
+def test_a_ray_that_runs_is_used_and_left_running_and_one_that_was_joined_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = fake_ray(monkeypatch)
+    with Session("auto"):
+        pass
+    assert ray.asked == []
+    ray = fake_ray(monkeypatch, runs=False)
+    with Session("auto"):
+        pass
+    assert ray.asked == ["auto", "shutdown"]
+
+
+def test_a_cluster_with_gpus_is_used_by_one_worker_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_ray(monkeypatch, GPU=2.0, CPU=8.0)
+    with Session() as all_of_it, Session(workers=1) as one, Session(workers=5) as five:
+        assert all_of_it.pool("auto") == all_of_it.pool("cuda") == ("cuda", 2, {"num_gpus": 1})
+        assert one.pool("cuda")[1] == 1
+        assert five.pool("auto")[1] == 2
+        assert all_of_it.pool("cpu") == ("cpu", 8, {"num_cpus": 0.5})
+
+
+def test_a_gpu_that_the_cluster_has_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_ray(monkeypatch, CPU=8.0)
+    with Session() as without, pytest.raises(ClusterError, match="--device cuda: no machine of the cluster has a GPU"):
+        without.pool("cuda")
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("Version mismatch: 2.1\nand 2.2", "; the same versions of Ray and of Python are needed on all machines"),
+        ("no session", "; start it on this machine with ray start, and give the address that it shows"),
+    ],
+)
+def test_why_a_cluster_cannot_be_joined_is_one_line_with_what_helps(
+    monkeypatch: pytest.MonkeyPatch, said: str, hint: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(said)
+
+    fake_ray(monkeypatch, runs=False).init = fail
+    with pytest.raises(ClusterError) as caught:
+        Session("auto").__enter__()
+    assert str(caught.value) == f"--address auto: {' '.join(said.split())}{hint}"

@@ -201,6 +201,25 @@ def test_any_arm_set_or_kind_may_be_missing(make_raw: MakeRaw) -> None:
         assert all(row["auroc"] is None for row in found["abstention"])
 
 
+def test_a_curve_that_asked_about_no_product_has_no_points(make_raw: MakeRaw) -> None:
+    raw = make_raw({"retrieval_context": 0.7})
+    few, many = raw["curve"][:2], raw["curve"][2:]
+    for entry in few:
+        entry |= {"questions": entry["questions"][-1:], "answers": entry["answers"][-1:]}
+    found = analyse(raw | {"curve": few + many}, resamples=20)["curve"]
+    assert [(row["examples"], row["metric"]) for row in found] == [(100, "f1"), (100, "exact_match")]
+    assert analyse(raw | {"curve": few}, resamples=20)["curve"] == []
+
+
+def test_a_measure_that_one_seed_lacks_has_no_spread(make_raw: MakeRaw) -> None:
+    raw = make_raw({"retrieval_context": 0.7}, runs=2)
+    whole = {(row["set"], row["metric"]) for row in analyse(raw, resamples=20)["seeds"]}
+    for answer in raw["arms"]["retrieval_context"]["runs"][1]["answers"]:
+        answer["source"] = None
+    lacking = whole - {(row["set"], row["metric"]) for row in analyse(raw, resamples=20)["seeds"]}
+    assert lacking == {(name, metric) for name in ("seen", "unseen") for metric in ("grounded", "right_product")}
+
+
 def test_importing_ragqa_or_the_analysis_brings_no_heavy_package() -> None:
     program = "import sys, {}; print([m for m in ('nltk', 'sacrebleu', 'ir_measures', 'evaluate', 'torch') if m in sys.modules])"
     for module in ("ragqa", "ragqa.evaluation.analysis"):

@@ -4,6 +4,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
+from tokenizers.normalizers import Replace
 
 from ragqa.errors import ModelError
 from ragqa.generation.prompt import PromptBuilder, PromptTemplate, cut_at_sentence
@@ -159,3 +161,24 @@ def test_an_added_token_that_begins_with_a_blank_is_broken_up_too(tiny_model: Pa
     odd.add_tokens([" <x>", "y "], special_tokens=True)
     odd.add_special_tokens({"bos_token": " <z>"})
     assert PromptBuilder(odd).neutral("a <x> b <z>") == "a < x> b < z>"
+
+
+def test_a_tokenizer_that_finds_control_tokens_in_plain_words_is_refused(tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    joining: Any = AutoTokenizer.from_pretrained(tiny_model)
+    joining.backend_tokenizer.normalizer = Replace(" ", "")
+    joining.add_tokens([AddedToken("zebra", normalized=True)])
+    builder = PromptBuilder(joining)
+    assert builder.build(QUESTION, candidates("A horse")).shown[0].description == "A horse"
+    with pytest.raises(ModelError, match="finds control tokens in the plain words of this prompt; choose another"):
+        builder.build(QUESTION, candidates("A z ebra"))
+
+
+def test_a_chat_template_that_refuses_every_turn_is_told(tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    mute = AutoTokenizer.from_pretrained(tiny_model)
+    mute.chat_template = "{{ raise_exception('no turns') }}"
+    with pytest.raises(ModelError, match="its chat template refuses a plain user turn"):
+        PromptBuilder(mute).build(QUESTION, [])

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import T5Config
 
 from ragqa import Answerer, models
 from ragqa.cli import main
-from ragqa.errors import ModelError, ServerError
+from ragqa.errors import ModelError, ServerError, TimeLimitError
 from ragqa.generation.choice import Choice
 from ragqa.generation.completions import Completions, _likeliest
 from ragqa.generation.generator import Generator
@@ -190,7 +194,7 @@ def test_a_server_that_refuses_names_it_does_not_know_is_asked_without_them(
     assert asks.free([prompt], Writing(12))[0].text == local
     assert asks.free([prompt], Writing(12))[0].text == local
     last = told_by(server_url, "asked")[-2:]
-    assert last[0] == last[1] == {k: v for k, v in last[0].items() if k in ("top_p", "key") or k in last[0]}
+    assert last[0] == last[1]
     assert {"top_k", "min_p", "repetition_penalty", "repeat_penalty"}.isdisjoint(last[0])
     assert list(remote("tiny-strict").stream(prompt, Writing(12)))[-1] == Written(local, None)
 
@@ -325,3 +329,72 @@ def test_ask_takes_a_server(
     assert capsys.readouterr().err == "error: --server-timeout: there is no server; name one with --server\n"
     assert main([*asked, "--server", "localhost:8000"]) == 2
     assert "no server's address; give one such as http://localhost:8000/v1" in capsys.readouterr().err
+
+
+def silent(served_model: Path, **does: Any) -> RemoteGenerator:
+    """One whose server is never reached."""
+    tokenizer = models.load_tokenizer(models.find_model(str(served_model)))
+    completions: Any = SimpleNamespace(url="http://127.0.0.1:9/v1", model="tiny", **does)
+    return RemoteGenerator(completions, tokenizer)
+
+
+def test_what_a_server_wrote_in_time_is_given_where_it_fails_after_it(served_model: Path) -> None:
+    def stream(pieces: list[str]) -> Iterator[str]:
+        yield from pieces
+        raise ServerError("the server broke off")
+
+    def asks(*pieces: str) -> RemoteGenerator:
+        return silent(served_model, stream=lambda body, until: stream(list(pieces)))
+
+    prompt, over = Prompt("p", (), ()), Writing(12, stop=("is never",), until=0.0)
+    assert list(asks("Alpha", " is").stream(prompt, over)) == [
+        "Alpha",
+        " is",
+        Written("Alpha is", None, shortened=True),
+    ]
+    with pytest.raises(TimeLimitError, match="no answer in the time given"):
+        list(asks().stream(prompt, over))
+    with pytest.raises(ServerError, match="the server broke off"):
+        list(asks("Alpha").stream(prompt, Writing(12)))
+
+
+def test_a_part_of_a_character_is_known_by_its_number_alone(served_model: Path) -> None:
+    generator = silent(served_model)
+    token = generator.tokenizer.convert_tokens_to_ids("Ã")  # a byte that only begins a character
+    assert generator._log_prob({"\ufffd": -1.0, "Ã": -1.5, "x": -3.0}, token) == pytest.approx(-3.693, abs=1e-3)
+    assert generator._log_prob({"\ufffd": -1.0, token: -2.0}, token) == -2.0
+    assert generator._log_prob({}, token) == 0.0
+
+
+def test_a_request_that_begins_as_another_fails_is_ended_too(served_model: Path) -> None:
+    begun, failed, ended, calls = threading.Event(), threading.Event(), list[int](), count(1)
+
+    def call(until: float | None) -> Any:
+        number = next(calls)
+        if number == 2:
+            begun.set()
+            assert failed.wait(10)
+
+        def end() -> None:
+            ended.append(number)
+            failed.set()
+
+        return SimpleNamespace(number=number, end=end)
+
+    def ask(call: Any, what: str) -> str:
+        if call.number == 1:
+            assert begun.wait(10)
+            raise ServerError("It snapped")
+        assert 2 in ended
+        return what
+
+    with pytest.raises(ServerError, match="It snapped"):
+        silent(served_model, call=call)._each(ask, ["one", "other"])
+    assert ended == [1, 2]
+
+
+def test_an_encoder_decoder_has_no_completions(served_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(served_model, tmp_path / "both"))
+    T5Config().save_pretrained(folder)
+    with pytest.raises(ModelError, match="is an encoder-decoder, which has no completions; choose another"):
+        connect(Server("http://127.0.0.1:9/v1", "tiny"), str(folder))

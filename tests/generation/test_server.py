@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from ragqa.errors import InputError, ServerError
 from ragqa.generation.completions import Completions
 from ragqa.generation.generator import Generator
 from ragqa.generation.remote import RemoteGenerator, connect
-from ragqa.generation.server import Server
+from ragqa.generation.server import Connection, Server, as_server
 from ragqa.generation.sources import Writing
 from tests.generation.conftest import asked_by, told_by
 
@@ -184,3 +185,37 @@ def test_an_address_with_a_password_is_refused_and_not_repeated() -> None:
 def test_impatience_without_end_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"the server's {next(iter(bad))} must be"):
         Server("http://host/v1", **bad)
+
+
+def test_a_server_has_its_models_name_itself() -> None:
+    server = Server("http://host/v1", "its own")
+    assert as_server(server, None) is server
+    assert as_server("http://host/v1", "another") == Server("http://host/v1", "another")
+    for given in (server, None):
+        with pytest.raises(InputError, match="server_model goes with the server's address"):
+            as_server(given, "another")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (httpx2.ConnectTimeout("x"), "no machine answers there; is the address right"),
+        (httpx2.InvalidURL("x"), r"cannot be asked \(InvalidURL\); is the address right"),
+        (httpx2.DecodingError("x"), r"cannot be asked \(DecodingError\); is the address right"),
+    ],
+)
+def test_an_address_that_cannot_be_asked_is_told(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stream(*_: Any, **__: Any) -> None:
+        raise error
+
+    connection = Connection(Server("http://host/v1", retries=0))
+    monkeypatch.setattr(connection._client, "stream", stream)
+    with pytest.raises(ServerError, match=f"^http://host/v1/completions: {said}"):
+        connection.whole(connection.call(), "/completions", {})
+
+
+def test_of_an_error_page_without_an_end_only_the_beginning_is_read() -> None:
+    parts = iter([b"No\n", *[b"x" * 2**12] * 100])
+    said = Connection(Server("http://host/v1"))._said(httpx2.Response(400, content=parts))
+    assert said.startswith("No xxxx")
+    assert len(list(parts)) == 100 - 16

@@ -6,18 +6,25 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
 
 import pytest
 
+from benchmarks.toys import toy_embedder
 from ragqa import Answerer, build_index, open_index
 from ragqa.errors import BusyError, CatalogueError, InputError, ModelError, StorageError
+from ragqa.index.build import build_into
+from ragqa.index.folder import Folder
 from ragqa.index.generations import CURRENT, live_generation
 from ragqa.index.lock import writing_lock
 from ragqa.index.recipe import Budgets
 from ragqa.retrieval.embed import SentenceEmbedder
 from tests.conftest import DEMO, ROOT
+
+if TYPE_CHECKING:
+    from ragqa.index.engine import Engine
+    from ragqa.index.target import Embedded
 
 ROWS = [{"uid": str(i), "title": f"Product {i}", "content": f"Number {i} of the row"} for i in range(12)]
 
@@ -316,3 +323,17 @@ def test_an_interrupt_at_the_very_end_loses_nothing(step: str, tmp_path: Path, m
         assert (tmp_path / "x" / ".partial" / "block-0000000000.npy").exists(), "the embeddings are kept"
     assert len(build_index(catalogue, tmp_path / "x")) == 12
     assert not (tmp_path / "x" / ".partial").exists()
+
+
+def test_int8_is_refused_where_several_machines_embed(tmp_path: Path) -> None:
+    target, engine = Folder(tmp_path / "x", "flat", Budgets(), False), cast("Engine", object())
+    message = r"^--dtype int8 is made and used on one machine; leave it out, or leave --engine out$"
+    with toy_embedder(tmp_path / "toy"), pytest.raises(InputError, match=message):
+        build_into(target, ROWS, tmp_path / "x", dtype="int8", engine=engine)
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_index_is_not_written_before_it_is_planned(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^plan comes before write$"):
+        Folder(tmp_path / "x", "flat", Budgets(), False).write(cast("Embedded", None))
+    assert not (tmp_path / "x").exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ragqa.errors import IndexDamagedError, IndexNotFoundError
-from ragqa.files import write_json
+from ragqa.files import try_lock, write_json
 from ragqa.index.generations import CURRENT, MANIFEST, Hold, hold_live, live_generation, publish, read_current
 
 
@@ -129,3 +129,36 @@ def test_a_generation_that_was_written_but_not_pointed_to_is_removed_by_the_next
     write_json(left / MANIFEST, {"number": 2})
     assert published(tmp_path / "x", 3).name == "g000003"
     assert generations(tmp_path / "x") == ["g000001", "g000003"]
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["replaced", "removed"])
+def test_a_manifest_that_goes_between_opening_and_locking_is_not_held(
+    again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation = published(tmp_path / "x", 1)
+
+    def lock(descriptor: int, shared: bool = False) -> bool | None:
+        content = (generation / MANIFEST).read_bytes()
+        (generation / MANIFEST).unlink()
+        if again:
+            (generation / MANIFEST).write_bytes(content)
+        return try_lock(descriptor, shared)
+
+    monkeypatch.setattr("ragqa.index.generations.try_lock", lock)
+    assert Hold.take(generation) is None
+
+
+def test_a_generation_that_is_being_removed_is_not_held(tmp_path: Path) -> None:
+    generation = published(tmp_path / "x", 1)
+    with (generation / MANIFEST).open("rb") as removing:
+        assert try_lock(removing.fileno())
+        assert Hold.take(generation) is None
+    assert Hold.take(generation) is not None
+
+
+def test_an_old_generation_without_a_manifest_is_removed_by_the_next_write(tmp_path: Path) -> None:
+    first = published(tmp_path / "x", 1)
+    published(tmp_path / "x", 2)
+    (first / MANIFEST).unlink()
+    published(tmp_path / "x", 3)
+    assert generations(tmp_path / "x") == ["g000002", "g000003"]

@@ -63,3 +63,9 @@ def test_who_asks_is_printed_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "secret" not in str(caught.value)
     monkeypatch.setenv(TOKEN, "root:Milvus")
     assert Address.parse("milvus://host/shop").token == "root:Milvus"
+
+
+def test_a_token_of_other_characters_is_refused_unshown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN, "clé")
+    with pytest.raises(InputError, match=f"^{TOKEN}: has characters that no token has; it is not shown here$"):
+        Address.parse("milvus://host/shop")

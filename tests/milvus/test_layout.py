@@ -35,3 +35,17 @@ def test_only_a_catalogues_own_collections_are_its() -> None:
     assert layout.is_collection_of("shop", "shop_0123456789ab")
     others = ("shop", "shop_0123456789ab_words", "shop_2_0123456789ab", "workshop_0123456789ab", "shop_customers")
     assert not any(layout.is_collection_of("shop", other) for other in others)
+
+
+def test_lists_of_vectors_go_by_their_number() -> None:
+    few, many = (layout.dense_index("ivf", count) for count in (10_000, 1_000_000))
+    assert few["type"] == many["type"] == "IVF_FLAT"
+    assert few["build"]["nlist"] < many["build"]["nlist"]
+    assert few["search"] == many["search"]
+
+
+def test_a_manifest_longer_than_a_field_of_milvus_is_refused() -> None:
+    fits = layout.note_row("#manifest", "x" * (layout.LONGEST - 2))
+    assert len(fits["text"]) == layout.LONGEST
+    with pytest.raises(InputError, match=f"the manifest has {layout.LONGEST + 1:,} bytes, Milvus takes"):
+        layout.note_row("#manifest", "x" * (layout.LONGEST - 1))

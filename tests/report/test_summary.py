@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ragqa.report.reading import Reading, interval, number, probability, verdict
+from ragqa.report.reading import Reading, duration, interval, number, probability, verdict
 from ragqa.report.summary import answer, not_shown, recommended
 from tests.report.made import KINDS, LABELS, made, set_pair
 
@@ -208,3 +208,46 @@ def test_numbers_never_hide_a_difference_or_show_a_false_one() -> None:
     assert [probability(p) for p in (0.25, 0.0004, 0.00001, None)] == ["0.250", "0.0004", "< 0.0001", "n/a"]
     assert verdict({"low": 0.0, "high": 0.1, "p_holm": 0.01}) == "open"
     assert verdict({"low": None, "high": None}) == verdict(None) == "unknown"
+
+
+def test_a_difference_without_a_corrected_test_is_said_without_one() -> None:
+    raw, analysis = made(arms=["copy", "retrieval_context"])
+    set_pair(analysis, "copy", "all", 0.004, 0.02)
+    for pair in analysis["pairs"]:
+        pair["p_holm"] = None
+    text = answer(Reading(raw, analysis))
+    assert "Over all questions it is above retrieve and return (difference 0.012 [0.004, 0.020])." in text
+    assert "corrected p" not in text
+
+
+def test_without_a_count_that_would_be_needed_nothing_is_said_about_too_few_questions() -> None:
+    raw, analysis = made(arms=["copy", "retrieval_context"])
+    set_pair(analysis, "copy", "all", -0.01, 0.02)
+    for pair in analysis["pairs"]:
+        pair["needed"] = None
+    text = answer(Reading(raw, analysis))
+    assert "corrected p = 0.800, whose interval holds zero). " in text
+    assert "one point" not in text
+
+
+def test_another_arm_that_was_shown_to_be_better_is_recommended_with_its_time() -> None:
+    raw, analysis = made(arms=WITHOUT)
+    for change in (("plain", "all", -0.3, -0.2), ABOVE, *KINDS_EQUAL):
+        set_pair(analysis, *change)
+    set_pair(analysis, "copy", "all", 0.01, 0.05, arm="plain")
+    text = answer(Reading(raw, analysis))
+    assert f"Use {LABELS['plain']} (median " in text
+    assert text.endswith(", the best of what was shown to be better.")
+
+
+def test_an_arm_that_was_not_timed_is_recommended_without_a_time() -> None:
+    raw, analysis = made(arms=["copy", "retrieval_context"])
+    analysis["cost"] = []
+    set_pair(analysis, "copy", "all", -0.04, -0.01)
+    text = answer(Reading(raw, analysis))
+    assert text.endswith("Use retrieve and return: no other arm was shown to be better.")
+
+
+def test_a_time_is_said_in_the_unit_people_would_use() -> None:
+    said_as = [duration(seconds) for seconds in (None, 119.94, 120, 7199, 7200)]
+    assert said_as == ["n/a", "119.9 s", "2.0 min", "120.0 min", "2.0 h"]

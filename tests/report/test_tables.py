@@ -115,3 +115,13 @@ def test_differences_stand_with_interval_p_effect_and_what_would_be_needed() -> 
     assert list(table.rows[0][2:]) == [
         "all questions", "F1", "1,234", "1,200", "0.012 [0.004, 0.020]", "< 0.0001", "0.012", "0.31", "17 / 5", "n/a"
     ]  # fmt: skip
+
+
+def test_a_run_that_trained_nothing_has_a_set_up_without_recipes() -> None:
+    raw, analysis = made(arms=["copy"])
+    whole = tables.setup(Reading(raw, analysis)).rows
+    del raw["setup"]["recipes"]
+    assert list(tables.setup(Reading(raw, analysis)).rows) == [
+        row for row in whole if not row[0].startswith("recipe, ")
+    ]
+    assert len(tables.setup(Reading(raw, analysis)).rows) < len(whole)

@@ -192,3 +192,35 @@ def test_a_graph_made_on_a_card_is_one_that_a_cpu_opens_searches_and_updates(
     updated = opened.updated(kept, some(10, 1))
     assert (updated.search(vectors[kept[::50]], 1)[1][:, 0] == np.arange(0, len(kept), 50)).all()
     assert len(updated) == len(kept) + 10
+
+
+class Untrained(Card):
+    """A card on which there is no room for what training takes."""
+
+    def train(self, sample: Vectors) -> None:
+        raise RuntimeError("Error in StandardGpuResourcesImpl: out of memory\nmore")
+
+
+def test_an_index_that_a_card_has_no_room_to_train_is_trained_and_filled_by_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    vectors = some(1000)
+    np.save(tmp_path / "block-0000000000.npy", vectors)
+    blocks, planned = Blocks(tmp_path, 1000, 16), plan(1000, 16, "IVF16,Flat")
+    alone = vectors_.build_dense(blocks, planned, 1000, 16, 0, StageClock())
+    said.clear()
+    monkeypatch.setattr(vectors_, "to_gpu", lambda faiss, index, device: Untrained(index, 0, 0))
+    index = vectors_.build_dense(blocks, planned, 1000, 16, 0, StageClock(), "cuda:1")
+    assert said[1:] == ["FAISS goes on on the CPU (Error in StandardGpuResourcesImpl: out of memory)"]
+    assert (index.search(vectors, 3)[1] == alone.search(vectors, 3)[1]).all()
+
+
+def test_a_processor_that_cannot_train_an_index_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    np.save(tmp_path / "block-0000000000.npy", some(1000))
+    planned = plan(1000, 16, "IVF16,Flat")
+    monkeypatch.setattr(Blocks, "rows", lambda blocks, rows: some(4))
+    with pytest.raises(RuntimeError, match="should be at least as large as number of clusters"):
+        vectors_.build_dense(Blocks(tmp_path, 1000, 16), planned, 1000, 16, 0, StageClock())
+    assert not [line for line in said if "goes on" in line]

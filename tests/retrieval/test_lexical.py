@@ -1,6 +1,8 @@
 import random
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import bm25s
 import numpy as np
@@ -87,7 +89,7 @@ def test_the_ranking_is_that_of_rank_bm25_and_of_bm25s(question: str, tmp_path: 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 30), st.lists(st.sampled_from(WORDS), max_size=8))
-def test_leaving_rows_out_early_changes_nothing(seed: int, k: int, question: list[str]) -> None:
+def test_scores_are_the_weights_of_all_matching_words_added_up(seed: int, k: int, question: list[str]) -> None:
     products = catalogue(60, seed)
     index = build_lexical(products)
     words = terms(" ".join(question))
@@ -220,3 +222,48 @@ def test_a_catalogue_without_a_word_is_searched_in_vain() -> None:
     index = build_lexical([Product("a", "!!!", ""), Product("b", "🎉", "")])
     assert index.search(terms("lamp"), 5)[0].tolist() == []
     assert len(index) == 2
+
+
+@pytest.mark.parametrize("looked_up", [0, 10**6], ids=["rows are looked up", "lists are added"])
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_rows_are_left_out_early_and_the_best_are_the_same(
+    k: int, looked_up: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = catalogue(200, k)
+    index, whole = build_lexical(products), [terms(" ".join(WORDS)), *map(terms, QUESTIONS), terms("hammock the red")]
+    wanted = [index.search(words, k) for words in whole]
+    left: list[int] = []
+
+    def look_up(lists: Sequence[Any], total: Any, rows: Any, least: float) -> Any:
+        found = real(lists, total, rows, least)
+        left.append(len(rows) - len(found))
+        return found
+
+    real = lexical._look_up
+    monkeypatch.setattr(lexical, "_look_up", look_up)
+    monkeypatch.setattr(lexical, "_ADDED", 10)
+    monkeypatch.setattr(lexical, "_TRIED", 40)
+    monkeypatch.setattr(lexical, "_LOOKED_UP", looked_up)
+    for words, (rows, scores) in zip(whole, wanted, strict=True):
+        found = index.search(words, k)
+        assert found[0].tolist() == rows.tolist()
+        np.testing.assert_allclose(found[1], scores, rtol=1e-5)
+    assert max(left) > 0
+
+
+def test_where_too_few_rows_were_tried_none_is_left_out() -> None:
+    rows, total = np.arange(3, dtype=np.uint32), np.arange(5, dtype=np.float32)
+    assert lexical._surely([], total, [], 1) == -np.inf
+    assert lexical._surely([], total, [rows], 4) == -np.inf
+    assert lexical._surely([], total, [rows], 2) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_products_read_by_blocks_are_indexed_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[int, list[int]] = {}
+    for size in (7, 4096):
+        monkeypatch.setattr(lexical, "_BLOCK", size)
+        folder = tmp_path / str(size)
+        lexical.write_lexical(catalogue(21), folder, folder / "scratch", told.setdefault(size, []).append)
+    assert told == {7: [7, 7, 7], 4096: [21]}
+    for name in lexical.FILES:
+        assert (tmp_path / "7" / name).read_bytes() == (tmp_path / "4096" / name).read_bytes()

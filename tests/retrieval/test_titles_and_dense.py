@@ -1,5 +1,10 @@
 import importlib.metadata
+import os
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +13,7 @@ from hypothesis import strategies as st
 
 from ragqa.errors import IndexDamagedError, MissingDependencyError
 from ragqa.files import HashingFile
+from ragqa.retrieval import dense
 from ragqa.retrieval.dense import DenseIndex, import_faiss
 from ragqa.retrieval.embed import unit
 from ragqa.retrieval.text import fold
@@ -101,7 +107,17 @@ def test_unit_vectors_have_length_one_and_zero_stays_zero() -> None:
 
 @pytest.mark.parametrize(
     "factory",
-    ["Flat", "SQfp16", "SQ8", "IVF16,Flat", "IVF16,SQ8", "IVF16,PQ8", "IVF16,PQ8x4fs,Refine(SQ8)", "HNSW8,SQ8"],
+    [
+        "Flat",
+        "SQfp16",
+        "SQ8",
+        "IVF16,Flat",
+        "IVF16,SQ8",
+        "IVF16,PQ8",
+        "IVF16,PQ8x4fs,Refine(SQ8)",
+        "IVF16,SQ8,Refine(Flat)",
+        "HNSW8,SQ8",
+    ],
 )
 @pytest.mark.parametrize("mapped", [True, False])
 def test_an_updated_index_has_the_rows_that_stay_and_then_the_new_ones(
@@ -131,3 +147,57 @@ def test_an_updated_index_has_the_rows_that_stay_and_then_the_new_ones(
     asked = np.r_[0, 17, len(kept) - 1, len(kept), len(new) - 1]
     rows = new.search(unit(stored[asked]), 3)[1]
     assert [row in found for row, found in zip(asked.tolist(), rows.tolist(), strict=True)].count(True) >= 4
+
+
+def test_a_faiss_that_cannot_be_imported_is_told_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(
+        MissingDependencyError, match=r"^faiss cannot be imported \(.*\); install it: pip install faiss"
+    ):
+        import_faiss()
+
+
+def test_a_forked_child_computes_with_one_thread_where_there_are_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[Callable[[], None]] = []
+    monkeypatch.setattr(os, "register_at_fork", lambda after_in_child: registered.append(after_in_child), raising=False)
+    dense._mind_forks.__wrapped__()
+    monkeypatch.delattr(os, "register_at_fork")
+    dense._mind_forks.__wrapped__()
+    (in_child,) = registered
+    threads: list[int] = []
+    faiss = SimpleNamespace(omp_set_num_threads=threads.append)
+    monkeypatch.setattr(dense, "sys", SimpleNamespace(modules={"faiss": faiss}))
+    in_child()
+    assert threads == [1]
+
+
+def test_an_index_whose_vectors_have_no_length_is_refused(tmp_path: Path) -> None:
+    with HashingFile(tmp_path / "v.faiss") as file:
+        DenseIndex.empty(0).save(file)
+    with pytest.raises(IndexDamagedError, match=r"v\.faiss: not a whole FAISS index; build the index anew"):
+        DenseIndex.load(tmp_path / "v.faiss")
+
+
+def test_an_index_is_read_by_a_faiss_that_has_no_limits_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    faiss = import_faiss()
+    for name in [name for name in vars(faiss) if re.fullmatch(r"[gs]et_deserialization_\w+_limit", name)]:
+        monkeypatch.delattr(faiss, name)
+    index = DenseIndex.empty(8)
+    index.add(np.eye(8, dtype=np.float32))
+    with HashingFile(tmp_path / "v.faiss") as file:
+        index.save(file)
+    np.testing.assert_array_equal(DenseIndex.load(tmp_path / "v.faiss").vectors(range(8)), np.eye(8))
+
+
+def test_an_updated_index_has_lists_that_nothing_is_in() -> None:
+    faiss = import_faiss()
+    random_ = np.random.default_rng(2)
+    vectors = unit(random_.standard_normal((400, 8)).astype(np.float32))
+    index = faiss.index_factory(8, "IVF8,Flat", faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    index.add(vectors[:3])
+    old = DenseIndex(index, "nprobe=8")
+    assert [index.invlists.list_size(number) for number in range(8)].count(0) >= 5
+    new = old.updated(np.array([0, 2], np.int64), vectors[3:4])
+    np.testing.assert_allclose(new.vectors(range(3)), vectors[[0, 2, 3]])
+    assert new.search(vectors[[0, 2, 3]], 1)[1].tolist() == [[0], [1], [2]]

@@ -97,6 +97,12 @@ def test_without_a_rate_nothing_is_refused() -> None:
     assert [limit.take("a", now=0.0) for _ in range(100)] == [0] * 100
 
 
+def test_whoever_asked_longest_ago_is_forgotten_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragqa.serving.access._MOST_BUCKETS", 2)
+    limit = RateLimit(rate=60, burst=1)
+    assert [limit.take(who, now=0.0) for who in "abcbacb"] == [0, 0, 0, 1, 0, 0, 0]
+
+
 def test_addresses_of_one_network_are_one_client() -> None:
     assert network("192.0.2.7") == "192.0.2.7"
     assert network("2001:db8::1") == network("2001:db8::ffff:1") == "2001:db8::/64"

@@ -10,11 +10,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx2
 import pytest
 
 from ragqa.cli import main
+from ragqa.commands import serve
+from ragqa.errors import IndexNotFoundError, InputError
 from tests.conftest import ROOT
 from tests.serving.conftest import LT350, until
 
@@ -114,3 +118,73 @@ def test_a_package_that_is_missing_is_named_with_the_extra(
     assert fails([str(demo_index)], capsys) == (
         f"error: the service needs the package {missing}; install it with: pip install 'ragqa[serve]'"
     )
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[SimpleNamespace]:
+    """No socket, though it has an address."""
+    yield SimpleNamespace(getsockname=lambda: (host, port))
+
+
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The statuses with which the process was left at once; what is to be served is served no time."""
+    statuses: list[int] = []
+    monkeypatch.setattr("ragqa.serving.server.open_socket", listening)
+    monkeypatch.setattr("ragqa.serving.server.Server.run", lambda server, sockets: None)
+    monkeypatch.setattr("ragqa.serving.server.log_to_stderr", lambda quiet: None)
+    monkeypatch.setattr(sys, "setswitchinterval", lambda seconds: None)
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    return statuses
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "warned"),
+    [("127.0.0.1", False, False), ("::1", False, False), ("0.0.0.0", False, True), ("0.0.0.0", True, False)],
+)
+def test_an_address_that_others_reach_is_warned_of_unless_keys_are_asked_for(
+    host: str,
+    keys: bool,
+    warned: bool,
+    left: list[int],
+    demo_index: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "keys").write_text("k" * 40 + "\n")
+    more = ["--api-key-file", str(tmp_path / "keys")] if keys else []
+    main(["serve", str(demo_index), "--host", host, "--port", "8765", *more])
+    told = capsys.readouterr()
+    assert told.out == f"http://[{host}]:8765\n" if ":" in host else f"http://{host}:8765\n"
+    warning = ["warning: whoever reaches this address may ask; --api-key-file asks for keys"] * warned
+    assert told.err.splitlines() == [*warning, "stopped"]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_service_whose_workers_do_not_end_is_left_at_once(
+    ended: bool, left: list[int], demo_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ragqa.serving.service import Service
+
+    make = Service.__init__
+
+    def made(service: Service, *given: Any, **more: Any) -> None:
+        make(service, *given, **more)
+        service.ended = ended
+
+    monkeypatch.setattr(Service, "__init__", made)
+    assert main(["serve", str(demo_index), "--port", "8765", "-q"]) == 0
+    assert left == [0] * (not ended)
+
+
+def test_an_index_on_the_hub_or_in_milvus_is_looked_for_when_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    serve._check_index("someone/index")
+    serve._check_index("milvus://localhost:19530/shop")
+    with pytest.raises(InputError, match="milvus://"):
+        serve._check_index("milvus://")
+    (tmp_path / "someone" / "index").mkdir(parents=True)
+    with pytest.raises(IndexNotFoundError, match="no finished index in this folder"):
+        serve._check_index("someone/index")

@@ -6,7 +6,7 @@ import pytest
 
 from ragqa import Answerer, AnswerSettings
 from ragqa.answerer import ABSTENTIONS
-from ragqa.errors import InputError
+from ragqa.errors import InputError, ModelError
 from ragqa.generation.adapter import TEMPLATES, Adapter, Mode
 from ragqa.generation.choice import Choice
 from ragqa.generation.prompt import NUMBERED, PromptBuilder, cut_at_sentence
@@ -230,3 +230,27 @@ def test_of_some_questions_only_the_number_is_learnt(
     assert number.ids == whole.ids[: whole.prompt + 1]
     assert number.numbered
     assert encode([replace(context, answered=False)], encoder, {}).examples == []
+
+
+def test_a_product_that_the_retriever_misses_is_put_last(
+    split: Split, products: Any, retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = next(q for q in split.questions["train"] if q.product_id is not None)
+    row, product = products[asked.product_id]
+    retrieve = retriever.retrieve
+    monkeypatch.setattr(
+        retriever, "retrieve", lambda texts, top_k, without: retrieve(texts, top_k=top_k, without=without | {row})
+    )
+    (context,) = make_contexts([asked], products, retriever, frozenset(), ContextSettings(gold_fraction=1.0))
+    assert context.rank is None
+    assert context.gold == product
+    assert [candidate.row == row for candidate in context.candidates] == [False, False, True]
+
+
+def test_a_tokenizer_without_an_end_of_text_is_refused(tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    endless: Any = AutoTokenizer.from_pretrained(tiny_model)
+    endless.eos_token = None
+    with pytest.raises(ModelError, match="its tokenizer has no end-of-text token, so the end of an answer cannot be"):
+        Encoder(PromptBuilder(endless, NUMBERED, 1000), 10, ABSTENTIONS)

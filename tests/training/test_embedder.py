@@ -162,6 +162,16 @@ def test_the_card_has_both_tables_and_a_verdict(trained: Path) -> None:
     assert f"{figures['after']['unseen']['all']['retriever']['10']:.3f} |" in text
 
 
+def test_the_card_says_that_figures_of_a_sample_are_too_high(trained: Path) -> None:
+    from ragqa.training.embedder_card import card
+
+    manifest = json.loads((trained / "manifest.json").read_text())
+    manifest["recalls"] |= {"sampled": True, "titles": 1000, "of": 20_000}
+    text = card(manifest, "mine")
+    assert "Searched were a random sample of 1,000 of 20,000 titles, so they are too high for all." in text
+    assert "all 1,000 titles" not in text
+
+
 def test_the_verdict_tells_a_gain_from_chance_and_from_a_loss() -> None:
     from ragqa.training.embedder_card import verdict
 
@@ -273,6 +283,24 @@ def test_a_checkpoint_without_seal_or_changed_since_is_not_used(tmp_path: Path) 
     assert newest_sealed(tmp_path) == tmp_path / "checkpoint-2"
     (tmp_path / "checkpoint-2" / "sealed.json").unlink()
     assert newest_sealed(tmp_path) is None
+
+
+def test_a_training_that_ended_without_a_best_checkpoint_leaves_the_encoder_as_it_is(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.trainer_callback import TrainerState
+
+    from ragqa.training import contrastive
+
+    ended = TrainerState(global_step=QUICK.steps)
+    monkeypatch.setattr(contrastive, "_ended", lambda *_: ended)
+    model, _ = models.load_embedder(str(tiny_encoder), "cpu", "float32")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    pairs = [Pair(f"question {i}", f"title {i}", f"title {(i + 1) % 20}", i, (i + 1) % 20) for i in range(20)]
+    measured: list[Any] = []
+    assert contrastive.train(model, pairs, QUICK, measured.append, tmp_path, False) is ended  # type: ignore[arg-type]
+    assert measured == []
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
 
 
 def test_no_batch_has_a_right_title_as_anothers_negative() -> None:

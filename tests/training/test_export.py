@@ -8,16 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from gguf import GGUFReader, TokenType
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, trainers
 from tokenizers import models as kinds
 from transformers import PreTrainedTokenizerFast
 
 from ragqa import RagqaError, export, fine_tune, merge
 from ragqa.cli import main
+from ragqa.commands import export as export_command
 from ragqa.errors import InputError, ModelError, StorageError
 from ragqa.generation.adapter import read_adapter
 from ragqa.generation.choice import Choice
@@ -25,7 +28,9 @@ from ragqa.generation.prompt import NUMBERED
 from ragqa.models.gguf import load_gguf
 from ragqa.models.source import ModelSource
 from ragqa.training import export as exporting
-from ragqa.training.gguf_vocabulary import parting
+from ragqa.training import merge as merging
+from ragqa.training.gguf_file import write_gguf
+from ragqa.training.gguf_vocabulary import parting, write_vocabulary
 from tests.conftest import DEMO
 from tests.training.conftest import SMALL, config_of
 
@@ -321,6 +326,11 @@ def lowered(raw: Any) -> None:
     raw.normalizer = normalizers.Lowercase()
 
 
+def unmerged(raw: Any) -> None:
+    vocabulary = {sign: number for number, sign in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    raw.model = kinds.BPE(vocab=vocabulary, merges=[])
+
+
 def parted(way: Any) -> Callable[[Any], None]:
     def change(raw: Any) -> None:
         raw.pre_tokenizer = way
@@ -339,6 +349,7 @@ def parted(way: Any) -> Callable[[Any], None]:
         (lambda: changed(parted(pre_tokenizers.Metaspace())), "is no byte-level byte-pair encoding"),
         (lambda: changed(parted(WAYS["llama-bpe"])), "parts texts as llama-bpe does, but joins them otherwise"),
         (lambda: changed(lowered), "changes letters"),
+        (lambda: changed(unmerged), "has marks within words, or no merges"),
         (lambda: changed(lambda raw: raw.add_tokens([AddedToken("<m>", lstrip=True)])), "take the blanks beside them"),
         (lambda: make_tokenizer(eos_token=None), "has no token that ends a text"),
     ],
@@ -361,6 +372,11 @@ def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(tokenizer: C
             r"has rotary positions of another kind than the plain one \(linear\)",
         ),
         ("llama", {"attention_bias": True}, "has biases"),
+        (
+            "qwen",
+            {"layer_types": ["full_attention", "sliding_attention"]},
+            "has layers that see a part of the text alone",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_written_is_said_before_any_work(
@@ -449,3 +465,53 @@ def test_a_full_disk_and_a_damaged_file_are_errors_of_ragqas_own(
         export(merged, tmp_path / "out", format="gguf", device="cpu")
     assert issubclass(StorageError, RagqaError)
     assert [path.name for path in tmp_path.iterdir()] == ["bad"]
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "said"),
+    [
+        ("model.layers.0.self_attn.odd.weight", 1.0, "GGUF has no place for {} of a llama model"),
+        ("model.layers.0.mlp.up_proj.weight", 1e6, "{} has weights that are too large for f16; choose --dtype bf16"),
+    ],
+)
+def test_a_weight_that_a_gguf_file_cannot_hold_is_named(name: str, scale: float, said: str, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "whole")
+    weights = load_file(folder / "model.safetensors")
+    like = weights["model.layers.0.mlp.up_proj.weight"]
+    save_file(weights | {name: scale * (1 + like.abs())}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError) as caught:
+        write_gguf(ModelSource("mine", "folder", "", folder), tmp_path / "m.gguf", "f16", "mine")
+    assert str(caught.value) == f"mine: {said.format(name)}"
+
+
+def test_a_vocabulary_has_a_chat_template_only_where_the_tokenizer_has_one() -> None:
+    tokenizer = make_tokenizer()
+    for template in (tokenizer.chat_template, None):
+        tokenizer.chat_template, writer = template, mock.Mock()
+        write_vocabulary(writer, tokenizer, len(tokenizer), "mine")
+        assert writer.add_chat_template.mock_calls == ([mock.call(template)] if template else [])
+    with pytest.raises(
+        ModelError, match=f"^mine: its tokenizer has token {len(tokenizer) - 1}, and its embeddings have 9"
+    ):
+        write_vocabulary(mock.Mock(), tokenizer, 9, "mine")
+
+
+def test_a_merged_model_that_answers_otherwise_is_not_written(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "agreement", lambda before, _: (len(before) - 1, 0.5))
+    for dtype, helps in (("float32", r" \(log-probabilities differ by 0\.5\)"), ("bfloat16", "; merge in float32")):
+        said = (
+            f"/out: not written, the merged model in {dtype} answers 1 of .* prompts otherwise than the adapter{helps}$"
+        )
+        with pytest.raises(ModelError, match=said):
+            merge(adapter, tmp_path / "out", device="cpu", dtype=dtype)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_safetensors_are_served_by_vllm_and_asked_the_same_way() -> None:
+    assert export_command._how(Path("/my models/one"), {"merged": {}}) == [
+        "now serve it: vllm serve '/my models/one' --served-model-name one",
+        "and ask it: ragqa ask INDEX --adapter '/my models/one' --server http://localhost:8000/v1 --server-model one "
+        '"What is the description of ...?"',
+    ]

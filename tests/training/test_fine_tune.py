@@ -10,17 +10,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ragqa import Answerer, RagqaError, Recipe, fine_tune, merge
 from ragqa.cli import main
-from ragqa.errors import InputError, ModelError, StorageError
+from ragqa.errors import InputError, ModelError, ProductIndexError, StorageError
 from ragqa.seals import FILES, SELF, sealed
+from ragqa.training import fine_tune as tuning
 from ragqa.training.checkpoints import SEAL
+from ragqa.training.tokens import Encoded, Tokens
 from ragqa.training.workplace import work_folder
 from tests.conftest import ROOT
 from tests.training.conftest import FAMILIES, SMALL
@@ -528,3 +532,54 @@ def test_interrupting_leaves_what_resume_needs(family_model: Model, demo_index: 
     assert "--resume goes on from the last checkpoint" in said
     assert list(work.glob(f"checkpoint-*/{SEAL}"))
     assert not out.exists()
+
+
+def test_a_folder_that_another_process_made_meanwhile_is_left_alone(
+    family_model: Model, demo_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = tuning.encode_examples
+
+    def meanwhile(*given: Any) -> Any:
+        (tmp_path / "a").mkdir()
+        return encode(*given)
+
+    monkeypatch.setattr(tuning, "encode_examples", meanwhile)
+    with pytest.raises(InputError, match="/a: was made by another process meanwhile; choose another --out"):
+        train(demo_index, tmp_path / "a", family_model("llama"))
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def encoded(monkeypatch: pytest.MonkeyPatch, train: Encoded, watched: Encoded) -> list[str]:
+    """What is said of examples that were encoded so, of which ten were wanted."""
+    said: list[str] = []
+    examples: Any = SimpleNamespace(train=train, watched=watched)
+    run: Any = SimpleNamespace(
+        builder=None,
+        mode="retrieval",
+        recipe=SimpleNamespace(max_new_tokens=8, examples=10),
+        answerer=SimpleNamespace(index=SimpleNamespace(place="indexes/demo")),
+    )
+    monkeypatch.setattr(tuning, "Encoder", lambda *_: None)
+    monkeypatch.setattr(tuning, "encode", lambda contexts, *_: contexts)
+    monkeypatch.setattr(tuning, "say", said.append)
+    assert tuning.encode_examples(run, examples) == (train, watched)
+    return said
+
+
+def test_questions_that_are_left_out_or_lacking_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = Encoded([Tokens((1, 2), 1)] * 3, Counter({"the answer is empty": 2}))
+    assert encoded(monkeypatch, some, some) == [
+        "2 training questions left out: the answer is empty",
+        "only 5 of 10 training questions could be made",
+    ]
+    for parts, name in (((Encoded(), some), "train"), ((some, Encoded()), "validation")):
+        with pytest.raises(InputError, match=rf"^indexes/demo: no {name} questions can be made from its products$"):
+            encoded(monkeypatch, *parts)
+
+
+def test_an_index_whose_manifest_has_no_content_hash_is_refused() -> None:
+    run: Any = SimpleNamespace(answerer=SimpleNamespace(index=SimpleNamespace(manifest={}, place="indexes/old")))
+    with pytest.raises(
+        ProductIndexError, match=r"^indexes/old: its manifest has no content hash; build the index anew$"
+    ):
+        tuning._key(run, (), None)

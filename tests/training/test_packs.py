@@ -142,3 +142,34 @@ def test_packing_is_left_out_where_the_recipe_says_so(tiny_model: Path) -> None:
     packed, padded = (make_batches(EXAMPLES, model, tokenizer, recipe, packed) for packed in (True, False))
     assert packed[0]["attention_mask"].shape == (1, 1, packed.size(0), packed.size(0))
     assert padded[0]["attention_mask"].ndim == 2
+
+
+def test_a_model_that_gives_all_logits_has_the_losses_of_those_that_are_wanted(tiny_model: Path) -> None:
+    model, tokenizer, _ = models.load_generator(str(tiny_model), device="cpu", dtype="float32")
+    batch, forward = padded_batch(EXAMPLES, tokenizer.pad_token_id), model.forward
+    wanted = answer_loss(model, batch)
+
+    def whole(input_ids: Any, attention_mask: Any, use_cache: bool) -> Any:
+        return forward(input_ids, attention_mask=attention_mask, use_cache=use_cache)
+
+    model.forward = whole
+    torch.testing.assert_close(answer_loss(model, batch), wanted)
+
+
+def test_a_model_that_cannot_read_packs_is_noticed_and_too_little_memory_is_no_sign_of_that(tiny_model: Path) -> None:
+    model, tokenizer, _ = models.load_generator(str(tiny_model), device="cpu", dtype="float32")
+    forward = model.forward
+
+    def failing(error: Exception) -> Any:
+        def fail(input_ids: Any, attention_mask: Any, **more: Any) -> Any:
+            if attention_mask.ndim == 4:
+                raise error
+            return forward(input_ids, attention_mask=attention_mask, **more)
+
+        return fail
+
+    model.forward = failing(ValueError("no such mask"))
+    assert not packs_agree(model, tokenizer, EXAMPLES)
+    model.forward = failing(torch.OutOfMemoryError("no room"))
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        packs_agree(model, tokenizer, EXAMPLES)

@@ -149,3 +149,20 @@ def test_vectors_of_rows_are_those_that_were_added() -> None:
     dense = DenseIndex.empty(2)
     dense.add(np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32))
     np.testing.assert_array_equal(dense.vectors([2, 0]), np.array([[0.6, 0.8], [1, 0]], np.float32))
+
+
+def test_where_all_that_is_near_may_fit_the_negative_is_any_other_product(trigram_embedder: TrigramEmbedder) -> None:
+    products = [
+        Product(f"p{i}", f"{colour} lamp", f"{colour} " * 9) for i, colour in enumerate("red blue green".split())
+    ]
+    asked = [ask(products[0], "lamp"), ask(products[1], "lamp")]
+    pairs = pairs_of(products, asked, trigram_embedder)
+    assert [pair.title for pair in pairs] == ["red lamp", "blue lamp"]
+    assert all(pair.negative in {"red lamp", "blue lamp", "green lamp"} - {pair.title} for pair in pairs)
+    assert pairs == pairs_of(products, asked, trigram_embedder)
+
+
+def test_products_of_one_group_give_no_pair(trigram_embedder: TrigramEmbedder) -> None:
+    products = [Product(f"p{i}", "red lamp", f"{word} " * 9) for i, word in enumerate("warm cold".split())]
+    with pytest.raises(InputError, match="2 products give 0 training pairs, fewer than a batch of 2"):
+        pairs_of(products, [ask(product, "lamp") for product in products], trigram_embedder)

@@ -282,3 +282,63 @@ def test_each_process_wants_a_gpu_of_its_own_and_data_parallel_training(monkeypa
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(InputError, match=r"asks for FSDP; .* \(DDP\)"):
         processes._check_sharing()
+
+
+def test_a_training_of_several_processes_is_on_cpus_or_nvidia_gpus() -> None:
+    with pytest.raises(ModelError, match="--device mps: several processes train on CPUs or NVIDIA GPUs; start one, or"):
+        processes.own_device("mps", processes.Processes(0, 2))
+    assert processes.own_device("mps", processes.ALONE) == "mps"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_first_process_tells_which_other_one_differs_and_in_what(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = {"base model": "a", "device": "cpu", "number format": "float32"}
+    one = processes.Processes(number, 2)
+    monkeypatch.setattr(one, "gather", lambda about: [about, about | {"base model": "b", "device": "cuda"}])
+    if number:
+        processes.check_alike(one, here)
+    else:
+        with pytest.raises(
+            InputError, match=r"^process 1 of 2 has another base model, another device than the first; "
+        ):
+            processes.check_alike(one, here)
+
+
+def test_processes_that_have_met_already_part_from_their_own_group_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.distributed as dist
+
+    ended: list[str] = []
+    values = {"is_initialized": True, "get_world_size": 2, "get_rank": 1, "get_backend": "gloo"}
+    for name, value in values.items():
+        monkeypatch.setattr(dist, name, lambda value=value: value)
+    monkeypatch.setattr(dist, "new_group", lambda **_: "ours")
+    monkeypatch.setattr(dist, "destroy_process_group", lambda group="all": ended.append(group))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with processes.joined("cpu") as found:
+        assert (found.number, found.count, found.local) == (1, 2, 1)
+        assert ended == []
+    found.let_go()
+    assert ended == ["ours"]
+    with pytest.raises(KeyboardInterrupt), processes.joined("cpu"):
+        raise KeyboardInterrupt
+    assert ended == ["ours"] * 2
+
+
+def test_processes_that_do_not_meet_are_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.distributed as dist
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the client socket has timed out\nat line 3")
+
+    monkeypatch.setattr(dist, "init_process_group", fail)
+    told = {"WORLD_SIZE": "two", "RANK": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=r"^WORLD_SIZE=two: is no number of processes; start them by torchrun"):
+        processes.joined("cpu").__enter__()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = r"^process 1 of 2 does not find the others at 127\.0\.0\.1:9 \(the client socket has timed out\); see that"
+    with pytest.raises(ProcessError, match=said):
+        processes.joined("cpu").__enter__()

@@ -72,6 +72,7 @@ def test_a_kind_that_a_product_cannot_give_is_none() -> None:
     maker = QuestionMaker(PRODUCTS)
     assert maker.about(4, "partial") is None  # one word
     assert maker.about(4, "reordered") is None
+    assert QuestionMaker([Product("f", "Kettle", "")]).about(0, "clue") is None
 
 
 @pytest.mark.parametrize(

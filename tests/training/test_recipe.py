@@ -51,6 +51,8 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         ({"target_modules": "q_proj"}, "target_modules must be a list"),
         ({"packing": 1}, "packing must be true or false"),
         ({"seed": -1}, "seed must be a whole number"),
+        ({"generator": ""}, "generator must be a Hub id or a folder, not ''"),
+        ({"fractions": 3}, "a value has the wrong type"),
     ],
 )
 def test_contradictions_are_refused(fields: dict[str, object], said: str) -> None:
