@@ -29,8 +29,11 @@ _UNFIT_PLACE = (
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path, by: str = "--out") -> Iterator[None]:
     """Turn the operating system's errors about `path` into one clear line.
+
+    Args:
+        by: the option or variable that names another place.
 
     Raises:
         StorageError: the disk is full, the place is read-only or may not be written.
@@ -41,14 +44,12 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(
                 f"no space left to write {path} ({_free(path)} free there); "
-                "free some, or choose another place with --out, and run the same command again"
+                f"free some, or choose another place with {by}, and run the same command again"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(
-                f"cannot write {path} ({error.strerror}); choose a folder of yours with --out"
-            ) from error
+            raise StorageError(f"cannot write {path} ({error.strerror}); choose a folder of yours with {by}") from error
         if error.errno in _UNFIT_PLACE:
-            raise StorageError(f"cannot write {path} ({error.strerror}); choose another place with --out") from error
+            raise StorageError(f"cannot write {path} ({error.strerror}); choose another place with {by}") from error
         raise
 
 

@@ -198,7 +198,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("faiss", "told"),
     [
-        (SimpleNamespace(get_num_gpus=lambda: 1), ("ok", "1 devices", "")),
+        (SimpleNamespace(get_num_gpus=lambda: 1), ("ok", "1 device", "")),
         (
             SimpleNamespace(),
             ("note", "faiss-cpu: searches stay on the CPU", "make install-gpu (Linux x86-64; see README.md)"),

@@ -52,6 +52,7 @@ class QuestionFile(Catalogue):
     """
 
     formats = FORMATS
+    what = "file of questions"
 
     def __init__(self, source: str, options: ReadOptions, max_chars: int) -> None:
         self._max_chars = max_chars

@@ -63,6 +63,7 @@ class Catalogue:
     """
 
     formats = FORMATS
+    what = "catalogue"  # what a source holds, in errors
 
     def __init__(self, source: Any, options: ReadOptions | None = None) -> None:
         self.options = options or ReadOptions()
@@ -110,7 +111,7 @@ class Catalogue:
             files = (p for p in path.iterdir() if self.kind(p) and not p.name.startswith((".", "_")))
             self._files = sorted(files, key=lambda file: file.name)
             if not self._files:
-                raise CatalogueError(f"{name}: the folder holds no catalogue; accepted are {self.formats}")
+                raise CatalogueError(f"{name}: the folder holds no {self.what}; accepted are {self.formats}")
         elif path.exists():
             if not self.kind(path):
                 raise CatalogueError(f"{name}: format not known by its name; accepted are {self.formats}")

@@ -93,7 +93,7 @@ def _converse(answerer: Any, settings: dict[str, Any], chosen: argparse.Namespac
         if not line.strip():
             continue
         try:
-            _print(answerer.ask(line, **settings), chosen)
+            _print(answerer.ask(line.rstrip("\r\n"), **settings), chosen)
         except RagqaError as error:
             print(f"error: {error}", file=sys.stderr)
             status = 0 if asking else 2

@@ -175,7 +175,7 @@ def devices() -> Iterator[Check]:
     except MissingDependencyError:  # told with the packages
         return
     if gpus:
-        yield Check(area, "faiss on gpu", "ok", f"{gpus} devices")
+        yield Check(area, "faiss on gpu", "ok", f"{gpus} device{'s' * (gpus > 1)}")
     else:
         mend = "make install-gpu (Linux x86-64; see README.md)"
         yield Check(area, "faiss on gpu", "note", "faiss-cpu: searches stay on the CPU", mend)

@@ -82,16 +82,16 @@ def _converted(name: str, gguf: Path, version: str) -> Path:
     folder = cache_folder() / "models" / f"{name.replace('/', '--')}--{gguf.stem}--{version}"
     if folder.exists():
         return folder
-    with storage_errors(folder):
+    with storage_errors(folder, by="RAGQA_CACHE"):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
         if folder.exists():
             return folder
         say(f"converting the packaged weights of {name} to safetensors (once, about 20 s)")
-        temporary = folder.with_suffix(".tmp")
+        temporary = folder.with_name(f"{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            with quiet(), storage_errors(folder):
+            with quiet(), storage_errors(folder, by="RAGQA_CACHE"):
                 import torch
                 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

@@ -187,6 +187,9 @@ def test_a_data_set_that_was_saved_to_disk_is_no_file_of_questions(tmp_path: Pat
     datasets.Dataset.from_list([{"question": "red lamp 3"}]).save_to_disk(tmp_path / "saved")
     with pytest.raises(CatalogueError, match=r"/saved: no file of questions; accepted are JSON lines .*\.txt"):
         QuestionFile(str(tmp_path / "saved"), ReadOptions(), 4000)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(CatalogueError, match=r"/none: the folder holds no file of questions; accepted are JSON lines"):
+        QuestionFile(str(tmp_path / "none"), ReadOptions(), 4000)
 
 
 def test_the_column_that_is_named_goes_before_the_usual_one(answerer: Answerer, tmp_path: Path) -> None:
