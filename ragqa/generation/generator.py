@@ -229,6 +229,9 @@ class Generator:
         # A decoder-only model goes on after prompt and start; an encoder-decoder is given the start to decode from.
         inputs = self._batch([(*p.ids, *(() if self.encodes else s)) for p, s in zip(prompts, starts, strict=True)])
         begun = inputs["input_ids"].shape[1]
+        inputs.pop(
+            "position_ids", None
+        )  # which the library counts by the mask: transformers 5.0 goes on from them wrongly
         if self.encodes:
             begin = decoder_start(self.model)
             inputs["decoder_input_ids"] = torch.tensor([[begin, *s] for s in starts], device=self.model.device)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ragqa.errors import ModelError, first_line
 from ragqa.models.device import choose_device
+from ragqa.models.packaged import dequantising
 from ragqa.models.source import quiet
 
 if TYPE_CHECKING:
@@ -53,13 +54,12 @@ def load_gguf(file: Path, device: str = "auto") -> tuple[PreTrainedModel, PreTra
     import torch
     from gguf import GGUFReader, Keys
     from tokenizers import Tokenizer
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         with quiet(), contextlib.redirect_stderr(io.StringIO()):  # a bar of its own
-            dequantised = GgufConfig(dequantize=True)
             model: Any = AutoModelForCausalLM.from_pretrained(
-                file.parent, gguf_file=file.name, quantization_config=dequantised, dtype=torch.float32
+                file.parent, gguf_file=file.name, dtype=torch.float32, **dequantising()
             )
             tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
             # The library knows some of these ways alone, and takes the architecture's in the place of others.

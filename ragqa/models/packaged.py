@@ -8,7 +8,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from filelock import FileLock
 
@@ -93,13 +93,10 @@ def _converted(name: str, gguf: Path, version: str) -> Path:
         try:
             with quiet(), storage_errors(folder, by="RAGQA_CACHE"):
                 import torch
-                from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+                from transformers import AutoModelForCausalLM, AutoTokenizer
 
                 model = AutoModelForCausalLM.from_pretrained(
-                    gguf.parent,
-                    gguf_file=gguf.name,
-                    quantization_config=GgufConfig(dequantize=True),
-                    dtype=torch.float32,
+                    gguf.parent, gguf_file=gguf.name, dtype=torch.float32, **dequantising()
                 )
                 model.save_pretrained(temporary)
                 AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
@@ -109,3 +106,11 @@ def _converted(name: str, gguf: Path, version: str) -> Path:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def dequantising() -> dict[str, Any]:
+    """What `from_pretrained` is asked for with a GGUF file: releases of transformers without the class do so unasked."""
+    import transformers
+
+    gguf_config: Any = getattr(transformers, "GgufConfig", None)
+    return {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
