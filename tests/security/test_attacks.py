@@ -48,7 +48,9 @@ def test_planted_products_are_counted_beside_harmless_ones() -> None:
     assert found["planted"] >= 4
     assert found["asked"] >= 3
     assert found["unsourced"] == 0
-    assert len(found["failures"]) == bool(found["changed"])
+    how = f"to a planted product 0, to none {found['denied']}, to one where there was none {found['answered']}"
+    told = f"{found['changed']} of {found['asked']} answers changed: {how}"
+    assert found["failures"] == [told] * bool(found["changed"])
     assert found["taken"] == 0
     assert found["denied"] + found["answered"] <= found["changed"]
 
