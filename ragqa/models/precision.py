@@ -15,6 +15,8 @@ from torch import nn
 _ROWS: Final = 512
 # Rows that oneDNN is seen to add up in one order, whatever their number; so it does from `_ROWS` on.
 _FEW_ROWS: Final = 32
+# What `Product._varies` found: it depends on the processor and these alone, the weights' shape and whether GELU follows.
+_VARYING: Final[dict[tuple[torch.Size, bool], bool]] = {}
 
 
 class Product:
@@ -42,7 +44,7 @@ class Product:
         self._multiply = self._plain if packed is None else self._pointwise
         if packed is not None:
             self._weight = packed
-        self._by_few = steady and packed is not None and self._varies(weight.shape[1])
+        self._by_few = steady and packed is not None and self._varies(weight.shape)
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out), in the weights' number format."""
@@ -54,11 +56,14 @@ class Product:
     def _few_by_few(self, inputs: torch.Tensor) -> torch.Tensor:
         return torch.cat([self._multiply(few, self._weight) for few in torch.split(inputs, _FEW_ROWS)])
 
-    def _varies(self, width: int) -> bool:
-        """Whether rows come out otherwise among twice as many as are few."""
-        tried = torch.randn(2 * _FEW_ROWS, width, generator=torch.Generator().manual_seed(0)).to(self.dtype)
-        with torch.no_grad():
-            return not torch.equal(self._multiply(tried, self._weight), self._few_by_few(tried))
+    def _varies(self, shape: torch.Size) -> bool:
+        """Whether rows come out otherwise among twice as many as are few; tried once for all layers of a kind."""
+        kind = shape, self._gelu
+        if kind not in _VARYING:
+            tried = torch.randn(2 * _FEW_ROWS, shape[1], generator=torch.Generator().manual_seed(0)).to(self.dtype)
+            with torch.no_grad():
+                _VARYING[kind] = not torch.equal(self._multiply(tried, self._weight), self._few_by_few(tried))
+        return _VARYING[kind]
 
     def _plain(self, inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         found = nn.functional.linear(inputs, weight, self._bias)
